@@ -1,0 +1,67 @@
+# make demo    figures, tables and a report from real MNIST in minutes     -> results/demo/report.html
+# make test    all tests
+# make paper   the whole study of config.yaml (hours)                      -> results/paper/report.html
+# Each sets up .venv from requirements.lock first, if it is missing or out of date.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo paper figures test lint format lock clean
+SHELL := /bin/sh
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+STAMP := .venv/.ready
+PY := .venv/bin/python
+SNAKEMAKE := $(PY) -m snakemake
+ARGS ?=
+
+help: ## show this list
+	@echo "What does training with differential privacy do to robustness?"; echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: $(STAMP) ## make .venv with the pinned packages (about 6 GB on Linux: torch with CUDA; README for a CPU build)
+
+$(STAMP): requirements.lock
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 12))' 2>/dev/null || \
+	  { echo "error: Python 3.11 is needed, found: $$("$(PYTHON)" --version 2>&1 | head -n 1); set PYTHON, for example: make $(or $(MAKECMDGOALS),demo) PYTHON=/usr/bin/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "error: this Python has no venv; on Debian or Ubuntu: apt install python3.11-venv" >&2; exit 1; }
+	@echo "Setting up .venv: 100 packages, some minutes the first time (log: .venv/setup.log)"
+	@"$(PYTHON)" -m venv --clear .venv
+	@$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock > .venv/setup.log 2>&1 & pid=$$!; \
+	  trap 'kill $$pid 2>/dev/null' INT TERM; seconds=0; \
+	  while kill -0 $$pid 2>/dev/null; do sleep 1; seconds=$$((seconds + 1)); \
+	    [ $$((seconds % 15)) -ne 0 ] || echo "  $$seconds s: $$(grep -E '^(Collecting|Downloading|Installing)' .venv/setup.log | tail -n 1 | cut -c 1-70)"; done; \
+	  wait $$pid || { tail -n 5 .venv/setup.log >&2; echo "error: pip could not install requirements.lock; whole log: .venv/setup.log" >&2; exit 1; }
+	@touch $@
+
+demo: $(STAMP) ## real MNIST in minutes: every figure, few epochs
+	@$(SNAKEMAKE) --configfile presets/demo.yaml $(ARGS)
+	@echo "Report: $(CURDIR)/results/demo/report.html"
+
+paper: $(STAMP) ## the whole study of config.yaml, five seeds (hours)
+	@$(SNAKEMAKE) $(ARGS)
+	@echo "Report: $(CURDIR)/results/paper/report.html"
+
+figures: $(STAMP) ## the figures of the study of config.yaml
+	@$(SNAKEMAKE) figures $(ARGS)
+
+test: $(STAMP) ## all tests, with a smoke run of the whole workflow
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff, snakefmt, snakemake --lint
+	@$(PY) -m ruff format --check . && $(PY) -m ruff check .
+	@$(PY) -m snakefmt --check Snakefile workflow/rules
+	@$(SNAKEMAKE) --lint
+
+format: $(STAMP) ## put code and rules into the house style
+	@$(PY) -m ruff format . && $(PY) -m ruff check --fix .
+	@$(PY) -m snakefmt Snakefile workflow/rules
+
+lock: ## renew requirements.lock from requirements.in
+	@rm -rf .venv-lock && "$(PYTHON)" -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install --quiet -r requirements.in
+	@{ sed -n '/^#/p;/^[^#]/q' requirements.lock; \
+	   .venv-lock/bin/python -m pip freeze --exclude pip | grep -v -i -E '^(nvidia|cuda|triton|setuptools)'; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock && rm -rf .venv-lock
+
+clean: ## remove the results and the caches, keep the data and .venv
+	@rm -rf results .snakemake .pytest_cache .ruff_cache

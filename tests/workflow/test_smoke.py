@@ -1,0 +1,108 @@
+"""One run of the whole DAG on real MNIST, and what follows from it."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+from helpers import ROOT
+
+FIGURES = ("fig2", "fig3a", "fig3b", "fig3c", "fig7")
+RESULTS = "results/smoke"
+
+
+def test_every_target_is_there(smoke):
+    results = smoke.folder / RESULTS
+    for figure in FIGURES:
+        assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
+        assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
+    for suffix in ("csv", "tex", "html"):
+        assert (results / f"tables/privacy.{suffix}").stat().st_size > 500
+    assert "100%" in smoke.output
+
+
+def test_second_run_has_nothing_to_do(smoke):
+    assert "Nothing to be done" in smoke.run().output
+    assert "Nothing to be done" in smoke.run("--dry-run").output
+
+
+def test_records_are_tidy_and_complete(smoke):
+    folder = smoke.folder / RESULTS / "records/mnist/dpsgd_sigma=1.3_clip=1.0/seed=1"
+    record = pd.read_csv(folder / "fgsm.csv")
+    assert list(record) == ["dataset", "run", "seed", "metric", "loss", "eps", "n", "value"]
+    accuracy = record[record["metric"] == "accuracy"]
+    assert sorted(accuracy["loss"].unique()) == ["ce", "ce_stable", "margin"]
+    assert len(accuracy) == 3 * 4 and set(record["n"]) == {500} and record["value"].between(0, 1).all()
+    clean = accuracy[accuracy["eps"] == 0]["value"]
+    trained = json.loads(
+        (smoke.folder / RESULTS / "models/mnist/dpsgd_sigma=1.3_clip=1.0/seed=1/train.json").read_text()
+    )
+    assert set(clean) == {trained["history"][-1]["test_accuracy"]}
+    assert set(record["metric"]) == {"accuracy", "p_true_is_1", "zero_gradient"}
+
+
+def test_provenance(smoke):
+    folder = smoke.folder / RESULTS / "models/mnist/sgd/seed=0"
+    trained = json.loads((folder / "train.json").read_text())
+    assert trained["mechanism"]["steps"] == 8 and trained["mechanism"]["noise_multiplier"] is None
+    assert trained["settings"]["training"]["sampling"] == "shuffle" and trained["device"]
+    assert trained["versions"]["torch"] and len(trained["inputs"]) == 2
+    assert not (folder / "checkpoint.safetensors").exists()
+    assert list((smoke.folder / RESULTS / "benchmarks/train/mnist/sgd").iterdir())
+
+
+def test_sgd_learns(smoke):
+    """Eight steps on 2,048 images: far above chance."""
+    data = pd.read_csv(smoke.folder / RESULTS / "figures/fig2.csv")
+    clean = data[(data["run"] == "sgd") & (data["eps"] == 0) & (data["loss"] == "ce")]
+    assert clean["mean"].item() > 0.3 and clean["seeds"].item() == 2
+
+
+def test_privacy_table(smoke):
+    table = pd.read_csv(smoke.folder / RESULTS / "tables/privacy.csv")
+    assert set(table["steps"]) == {8} and set(table["sample_rate"]) == {256 / 2048}
+    sigma = table[table["run"] == "dpsgd_sigma=1.3_clip=0.5_noise=sigma"]
+    assert set(sigma["noise_multiplier"]) == {2.6}
+
+
+def test_report_is_one_self_contained_page(smoke):
+    page = (smoke.folder / RESULTS / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    for figure in FIGURES:
+        assert f'id="{figure}"' in page
+    assert "{{" not in page and "system-message" not in page
+
+
+def test_snakemakes_own_report(smoke, tmp_path):
+    smoke.run("--report", tmp_path / "report.zip")
+    assert (tmp_path / "report.zip").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize(
+    ("change", "jobs"),
+    [
+        ({"label": "another"}, {*FIGURES, "report", "all"}),
+        (
+            {"datasets": {"mnist": {"metrics": {"fgsm": {"losses": ["ce", "margin"]}}}}},
+            {"fgsm", *FIGURES, "report", "all"},
+        ),
+        (
+            {"datasets": {"mnist": {"privacy": {"deltas": [1e-7]}}}},
+            {"privacy", "privacy_table", *FIGURES, "report", "all"},
+        ),
+        ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report", "all"}),
+    ],
+)
+def test_an_edit_reruns_what_it_touches(smoke, tmp_path, change, jobs):
+    overlay = tmp_path / "edit.yaml"
+    overlay.write_text(json.dumps(change))
+    config = (ROOT / "presets" / "smoke.yaml", overlay)
+    assert set(smoke.planned(config=config)) == jobs
+
+
+def test_training_settings_touch_their_algorithm_only(smoke, tmp_path):
+    overlay = tmp_path / "edit.yaml"
+    overlay.write_text(json.dumps({"datasets": {"mnist": {"training": {"sgd": {"lr": 0.1}}}}}))
+    jobs = smoke.planned("models", config=(ROOT / "presets" / "smoke.yaml", overlay))
+    assert jobs == {"train": 2, "models": 1}

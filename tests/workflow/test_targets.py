@@ -1,0 +1,95 @@
+"""What a target asks for, seen by dry runs."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers import ROOT
+
+PAPER = ()
+DEMO = (ROOT / "presets" / "demo.yaml",)
+
+
+@pytest.mark.parametrize(("figure", "runs"), [("fig2", 2), ("fig3a", 6), ("fig3b", 7), ("fig3c", 5), ("fig7", 5)])
+def test_a_figure_asks_for_its_ancestors_only(ready, figure, runs):
+    """In the paper's study: its runs with five seeds, their FGSM, their privacy, and itself."""
+    jobs = ready.planned(figure, config=PAPER)
+    assert jobs == {"train": 5 * runs, "fgsm": 5 * runs, "privacy": runs - 1, figure: 1}
+
+
+def test_a_figure_by_its_file(ready):
+    by_name = ready.planned("fig2", config=DEMO)
+    assert ready.planned("results/demo/figures/fig2.pdf", config=DEMO) == by_name
+    assert by_name == {"train": 2, "fgsm": 2, "privacy": 1, "fig2": 1}
+
+
+@pytest.mark.parametrize(
+    ("target", "jobs"),
+    [
+        ("models", {"train": 85, "models": 1}),
+        ("tables", {"train": 85, "privacy": 17, "privacy_table": 1, "tables": 1}),
+    ],
+)
+def test_stages_of_the_paper(ready, target, jobs):
+    assert ready.planned(target, config=PAPER) == jobs
+
+
+def test_data_comes_first(empty):
+    assert empty.planned("models", config=DEMO)["download"] == 1
+
+
+def test_everything_by_default(ready):
+    jobs = ready.planned(config=PAPER)
+    assert jobs["train"] == jobs["fgsm"] == 85 and jobs["report"] == jobs["all"] == 1
+
+
+def test_a_figure_of_ones_own(ready):
+    mine = ready.overlay(figures={"mine": {"plot": "fgsm", "runs": ["sgd", {"sigma": 0.5, "clip": 4}]}})
+    jobs = ready.planned("mine", config=(ROOT / "presets" / "smoke.yaml", mine))
+    assert jobs == {"train": 4, "fgsm": 4, "privacy": 1, "mine": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": [1]}, "config: (top level): unknown key 'seed'; did you mean 'seeds'?"),
+        ({"datasets": {"mnist": {"training": {"sgd": {"lr": "high"}}}}}, 'training.sgd.lr: found "high"'),
+        ({"datasets": {"mnist": {"metrics": {"pgd": {}}}}}, "datasets.mnist.metrics: unknown key 'pgd'"),
+        ({"datasets": {"mnist": {"train_size": 9}}}, "batch_size: 256 is more than the 9 training examples"),
+        ({"figures": {"fig2": {"runs": [{"sigma": -1, "clip": 1}]}}}, "runs[0].sigma: found -1, must be at least 0"),
+    ],
+)
+def test_config_errors_are_one_line(empty, change, message):
+    done = empty.run("--dry-run", config=(empty.overlay(**change),), check=False)
+    assert done.returncode != 0
+    (line,) = [line for line in done.output.splitlines() if message in line]
+    assert "Traceback" not in done.output and len(done.output.splitlines()) < 8
+
+
+def test_lint_and_format():
+    for command in (
+        ["snakemake", "--lint"],
+        ["snakefmt", "--check", "Snakefile", "workflow/rules"],
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_conda_environments_have_the_pins_of_the_lock():
+    lock = {
+        line.partition("==")[0].lower(): line
+        for line in (ROOT / "requirements.lock").read_text().lower().splitlines()
+        if "==" in line
+    }
+    for path in (ROOT / "envs").glob("*.yaml"):
+        for requirement in yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]:
+            assert lock[requirement.partition("==")[0]] == requirement, path
+
+
+def test_the_snakefile_is_short_and_imports_no_torch():
+    assert len((ROOT / "Snakefile").read_text().splitlines()) < 60
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        assert "import torch" not in path.read_text()

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from snakemake.exceptions import WorkflowError
+
+from dprobust.errors import UserError
+from dprobust.fingerprint import fingerprint
+from dprobust.study import Study
+
+try:
+    study = Study(
+        config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
+    )
+except UserError as error:
+    raise WorkflowError(f"config: {error}") from None
+
+
+run_lock = FileLock(".snakemake/run.lock")
+
+
+def one_run_at_a_time():
+    """Hold this folder for this run. Unlike Snakemake's own lock (off in profiles/default), this one is gone when its
+    process is, even a killed one, so that the next run just goes on."""
+    try:
+        run_lock.acquire(timeout=0)
+    except Timeout:
+        raise WorkflowError(
+            "another run is at work in this folder; wait for it or stop it"
+        ) from None
+
+
+def files(pattern, dataset, runs):
+    """The files of a pattern for the runs of a dataset, with every seed if the pattern has one."""
+    names = [run.name for run in runs]
+    return list(
+        dict.fromkeys(
+            expand(
+                pattern, study=study.name, dataset=dataset, run=names, seed=study.seeds
+            )
+        )
+    )
+
+
+def every_run(pattern):
+    """The files of a pattern for every run of every dataset."""
+    return [
+        path
+        for dataset in study.config["datasets"]
+        for path in files(pattern, dataset, study.runs(dataset))
+    ]
+
+
+PRIVACY_CAPTION = "workflow/report/privacy.rst"
+
+
+def caption(figure):
+    """The caption of a figure: its own, or the one of its kind."""
+    own = Path(f"workflow/report/{figure.name}.rst")
+    return str(
+        own
+        if (Path(workflow.basedir) / own).exists()
+        else own.with_name(f"{figure.plot}.rst")
+    )
+
+
+def caption_values(figure):
+    """What a caption can tell, as ``snakemake.params``."""
+    entry = study.dataset(figure.dataset)
+    return {
+        "settings": figure.settings,
+        "n": study.sizes(figure.dataset)["test"],
+        "seeds": len(study.seeds),
+        "epochs": entry["training"]["dpsgd"]["epochs"],
+        "delta": entry["privacy"]["deltas"][0],
+    }

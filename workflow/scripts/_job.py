@@ -1,0 +1,43 @@
+"""What every job's script has in common: its log, its threads, and errors of one line."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from dprobust.errors import UserError
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[Any]:
+    """Run a script's body: messages and tracebacks go to the job's log, threads are as the rule says.
+
+    What a user can mend (a `UserError`, a full disk, a missing file) ends the job with one line; anything else is a
+    defect and keeps its traceback.
+    """
+    with Path(snakemake.log[0]).open("w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        logging.basicConfig(stream=log, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+        for library in ("OMP", "MKL", "OPENBLAS"):  # read when the library is loaded: before torch is first imported
+            os.environ[f"{library}_NUM_THREADS"] = str(snakemake.threads)
+        try:
+            yield snakemake
+        except (UserError, OSError) as error:
+            logging.error("error: %s", error)
+            sys.exit(1)
+        except Exception:
+            logging.exception("a defect of the workflow:")
+            sys.exit(1)
+
+
+def device(wanted: str) -> Any:
+    """The torch device of the config's `device`: auto, cpu or cuda."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.backends.cudnn.deterministic = True
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("config: device: cuda is asked for, but torch finds no CUDA GPU; use auto or cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
