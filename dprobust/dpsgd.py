@@ -79,10 +79,11 @@ def _check(model: nn.Module, x: Tensor, y: Tensor, clip: float) -> dict[str, nn.
     if y.dtype != torch.int64 or y.dim() != 1 or tuple(y.shape) != n:
         raise ValueError(f"y must hold int64 classes of shape {n}, got {y.dtype} of shape {tuple(y.shape)}")
     for path, module in model.named_modules():
+        name = f"{path or 'the model'} ({type(module).__name__})"
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
-            raise ValueError(f"{path} is a {type(module).__name__} that normalises by its batch: use GroupNorm")
+            raise ValueError(f"{name} normalises by statistics of the batch: use GroupNorm")
         if isinstance(module, _InstanceNorm) and module.training and module.running_mean is not None:
-            raise ValueError(f"{path} is a {type(module).__name__} that tracks statistics of its batches")
+            raise ValueError(f"{name} tracks statistics of the batches: use GroupNorm")
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no parameter that requires a gradient")

@@ -258,7 +258,7 @@ def _check_independence(
     x = x.clone().requires_grad_(x.is_floating_point())
     with recording(model, layers, channels_last=False) as records:
         logits = check_logits(model(x.clone()), len(x))
-        # Any direction in which no output layer is constant will do.
+        # Weights that differ, because the plain sum of a model's probabilities is constant.
         target = logits[row] @ torch.arange(1, logits.shape[1] + 1, device=x.device, dtype=logits.dtype)
         if x.requires_grad:
             (g,) = torch.autograd.grad(target, x, retain_graph=True, materialize_grads=True)

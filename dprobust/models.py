@@ -88,6 +88,11 @@ def build(
     return nn.Sequential(layers)
 
 
+def unit(images: Tensor) -> Tensor:
+    """uint8 pixels 0 to 255 -> float32 in [0, 1]."""
+    return images.float().div_(255)
+
+
 def save(model: nn.Module, path: Path) -> None:
     """Write the parameters and buffers as safetensors; equal values are equal bytes."""
     with replaced(path) as temporary:

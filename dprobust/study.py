@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -76,11 +77,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure of a study: its name, what it plots, of which runs of which dataset, and its entry in the config."""
+class Display:
+    """A figure or table of a study: its name, the metric it shows, of which runs of which dataset, and its entry."""
 
     name: str
-    plot: str
+    metric: str
     dataset: str
     runs: tuple[Run, ...]
     settings: dict[str, Any]
@@ -102,45 +103,58 @@ class Study:
         self.config = _with_defaults(deepcopy(config), rules, rules)
         errors = list(Draft202012Validator(rules).iter_errors(self.config))
         if errors:
-            raise ConfigError(_one_line(min(errors, key=lambda error: (-len(error.path), str(error.path)))))
+            raise ConfigError(_one_line(min(errors, key=lambda error: (-len(error.path), str(error.path))), rules))
         self.name: str = self.config["study"]
         self.seeds: list[int] = self.config["seeds"]
         # Sorted: an overlay config changes the order of keys, and reports should not.
-        self.figures = {name: self._figure(name, entry) for name, entry in sorted(self.config["figures"].items())}
+        self.figures = self._displays("figures")
+        self.tables = self._displays("tables")
         for dataset, entry in self.config["datasets"].items():
             _check_dataset(dataset, entry)
 
-    def _figure(self, name: str, entry: dict[str, Any]) -> Figure:
+    def _displays(self, kind: str) -> dict[str, Display]:
+        return {name: self._display(f"{kind}.{name}", entry) for name, entry in sorted(self.config[kind].items())}
+
+    def _display(self, key: str, entry: dict[str, Any]) -> Display:
         if entry["dataset"] not in self.config["datasets"]:
             raise ConfigError(
-                f"figures.{name}.dataset: {entry['dataset']!r} is not among the datasets "
-                f"({', '.join(self.config['datasets'])})"
+                f"{key}.dataset: {entry['dataset']!r} is not among the datasets ({', '.join(self.config['datasets'])})"
             )
         runs = list(_runs(entry["runs"]))
         for run in runs:
             if runs.count(run) > 1:
-                raise ConfigError(f"figures.{name}.runs: {run.name} is listed twice")
-        metric = f"datasets.{entry['dataset']}.metrics.{entry['plot']}"
-        for loss in entry["losses"]:
-            if loss not in self.dataset(entry["dataset"])["metrics"][entry["plot"]]["losses"]:
-                raise ConfigError(f"figures.{name}.losses: {loss} is not among {metric}.losses")
-        if entry["paper_gap"] and len(runs) < 2:
-            raise ConfigError(f"figures.{name}.paper_gap: needs two runs")
-        return Figure(name, entry["plot"], entry["dataset"], tuple(runs), entry)
+                raise ConfigError(f"{key}.runs: {run.name} is listed twice")
+        if "losses" in entry:
+            metric = self.dataset(entry["dataset"])["metrics"][entry["metric"]]
+            for loss in entry["losses"]:
+                if loss not in metric["losses"]:
+                    raise ConfigError(
+                        f"{key}.losses: {loss} is not among "
+                        f"datasets.{entry['dataset']}.metrics.{entry['metric']}.losses"
+                    )
+        if entry.get("paper_gap") and len(runs) < 2:
+            raise ConfigError(f"{key}.paper_gap: needs two runs")
+        return Display(key.partition(".")[2], entry["metric"], entry["dataset"], tuple(runs), entry)
 
     def dataset(self, name: str) -> dict[str, Any]:
         """The entry of a dataset."""
         return self.config["datasets"][name]
 
     def runs(self, dataset: str) -> list[Run]:
-        """Every run that a figure of the dataset shows, once."""
-        shown = (figure.runs for figure in self.figures.values() if figure.dataset == dataset)
+        """Every run that a figure or table of the dataset shows, once."""
+        displays = [*self.figures.values(), *self.tables.values()]
+        shown = (display.runs for display in displays if display.dataset == dataset)
         return list(dict.fromkeys(itertools.chain.from_iterable(shown)))
 
     def sizes(self, dataset: str) -> dict[str, int]:
         """Numbers of training and test examples in use."""
         entry = self.dataset(dataset)
         return {s: entry[f"{s}_size"] or SOURCES[dataset].sizes[s] for s in ("train", "test")}
+
+    def size(self, dataset: str, metric: str) -> int:
+        """Number of test images that a metric measures, the first ones."""
+        limit = self.dataset(dataset)["metrics"][metric]["images"]
+        return min(limit or math.inf, self.sizes(dataset)["test"])
 
     def facts(self) -> list[tuple[str, str]]:
         """What a reader of the study's report should know first, as (name, text)."""
@@ -206,11 +220,21 @@ def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
+def _properties(value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    """The properties that a schema knows for an object, those of the fitting ``if``/``then`` branches among them."""
+    branches = (
+        _resolve(branch["then"], root)
+        for branch in schema.get("allOf", [])
+        if Draft202012Validator(branch["if"]).is_valid(value)
+    )
+    return schema.get("properties", {}) | {k: v for branch in branches for k, v in branch["properties"].items()}
+
+
 def _with_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
     """Fill in the schema's defaults, in place, at every depth."""
     schema = _resolve(schema, root)
     if isinstance(value, dict):
-        properties = schema.get("properties", {})
+        properties = _properties(value, schema, root)
         for key, rules in properties.items():
             if key not in value and "default" in (rules := _resolve(rules, root)):
                 value[key] = deepcopy(rules["default"])
@@ -224,13 +248,13 @@ def _with_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> 
     return value
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, rules: dict[str, Any]) -> str:
     """A validation error as ``key: what was found, what was expected``."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
     found, rule = error.instance, error.validator_value
     match error.validator:
-        case "additionalProperties" | "propertyNames":
-            known = list(error.schema.get("properties", rule.get("enum", []) if isinstance(rule, dict) else []))
+        case "additionalProperties" | "unevaluatedProperties":
+            known = list(_properties(found, error.schema, rules))
             extra = next((key for key in found if key not in known), "?")
             close = difflib.get_close_matches(str(extra), known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -21,6 +21,7 @@ from dprobust import checkpoints
 from dprobust.datasets import Split
 from dprobust.dpsgd import ENGINES
 from dprobust.errors import UserError
+from dprobust.models import unit
 from dprobust.seeds import generator
 
 logger = logging.getLogger(__name__)
@@ -161,11 +162,6 @@ def batches(n: int, settings: Settings, random: torch.Generator) -> Iterator[Ten
         for _ in range(steps):
             # float64: in float32 the rate would be rounded to a multiple of 2^-24.
             yield (torch.rand(n, generator=random, dtype=torch.float64) < b / n).nonzero().squeeze(1)
-
-
-def unit(images: Tensor) -> Tensor:
-    """uint8 pixels 0 to 255 -> float32 in [0, 1]."""
-    return images.float().div_(255)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """What a target asks for, seen by dry runs."""
 
+import os
 import subprocess
 import sys
 
@@ -36,7 +37,13 @@ def test_stages_of_the_paper(ready, target, jobs):
 
 
 def test_data_comes_first(empty):
-    assert empty.planned("models", config=DEMO)["download"] == 1
+    assert empty.planned("models", config=DEMO) == {"download": 1, "train": 9, "models": 1}
+
+
+def test_data_that_must_be_made_again_does_not_hide_the_rest(ready):
+    for path in (ready.folder / "data" / "mnist").iterdir():
+        os.utime(path, (0, 0))
+    assert ready.planned("fig2", config=DEMO) == {"download": 1, "train": 2, "fgsm": 2, "privacy": 1, "fig2": 1}
 
 
 def test_everything_by_default(ready):
@@ -45,7 +52,7 @@ def test_everything_by_default(ready):
 
 
 def test_a_figure_of_ones_own(ready):
-    mine = ready.overlay(figures={"mine": {"plot": "fgsm", "runs": ["sgd", {"sigma": 0.5, "clip": 4}]}})
+    mine = ready.overlay(figures={"mine": {"metric": "fgsm", "runs": ["sgd", {"sigma": 0.5, "clip": 4}]}})
     jobs = ready.planned("mine", config=(ROOT / "presets" / "smoke.yaml", mine))
     assert jobs == {"train": 4, "fgsm": 4, "privacy": 1, "mine": 1}
 

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -8,9 +9,7 @@ from dprobust.fingerprint import fingerprint
 from dprobust.study import Study
 
 try:
-    study = Study(
-        config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
-    )
+    study = Study(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
 except UserError as error:
     raise WorkflowError(f"config: {error}") from None
 
@@ -24,51 +23,45 @@ def one_run_at_a_time():
     try:
         run_lock.acquire(timeout=0)
     except Timeout:
-        raise WorkflowError(
-            "another run is at work in this folder; wait for it or stop it"
-        ) from None
+        raise WorkflowError("another run is at work in this folder; wait for it or stop it") from None
 
 
-def files(pattern, dataset, runs):
+def files(pattern, dataset, runs, **more):
     """The files of a pattern for the runs of a dataset, with every seed if the pattern has one."""
-    names = [run.name for run in runs]
-    return list(
-        dict.fromkeys(
-            expand(
-                pattern, study=study.name, dataset=dataset, run=names, seed=study.seeds
-            )
-        )
-    )
+    values = {"study": study.name, "dataset": dataset, "run": [run.name for run in runs], "seed": study.seeds}
+    return list(dict.fromkeys(expand(pattern, **values, **more)))
 
 
 def every_run(pattern):
     """The files of a pattern for every run of every dataset."""
-    return [
-        path
-        for dataset in study.config["datasets"]
-        for path in files(pattern, dataset, study.runs(dataset))
-    ]
+    return [path for dataset in study.config["datasets"] for path in files(pattern, dataset, study.runs(dataset))]
+
+
+def metric_settings(metric, wildcards):
+    """The entry of a metric in the config."""
+    return study.dataset(wildcards.dataset)["metrics"][metric]
+
+
+def metric_size(metric, wildcards):
+    """Number of test images that a metric measures, the first ones."""
+    return study.size(wildcards.dataset, metric)
 
 
 PRIVACY_CAPTION = "workflow/report/privacy.rst"
 
 
-def caption(figure):
-    """The caption of a figure: its own, or the one of its kind."""
-    own = Path(f"workflow/report/{figure.name}.rst")
-    return str(
-        own
-        if (Path(workflow.basedir) / own).exists()
-        else own.with_name(f"{figure.plot}.rst")
-    )
+def caption(shown):
+    """The caption of a figure or table: its own, or the one of its metric."""
+    own = Path(f"workflow/report/{shown.name}.rst")
+    return str(own if (Path(workflow.basedir) / own).exists() else own.with_name(f"{shown.metric}.rst"))
 
 
-def caption_values(figure):
+def caption_values(shown):
     """What a caption can tell, as ``snakemake.params``."""
-    entry = study.dataset(figure.dataset)
+    entry = study.dataset(shown.dataset)
     return {
-        "settings": figure.settings,
-        "n": study.sizes(figure.dataset)["test"],
+        "settings": shown.settings,
+        "n": study.size(shown.dataset, shown.metric),
         "seeds": len(study.seeds),
         "epochs": entry["training"]["dpsgd"]["epochs"],
         "delta": entry["privacy"]["deltas"][0],

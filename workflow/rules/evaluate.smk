@@ -1,34 +1,42 @@
-FGSM = "results/{study}/records/{dataset}/{run}/seed={seed}/fgsm.csv"
+RECORD = "results/{study}/records/{dataset}/{run}/seed={seed}/{metric}.csv"
 PRIVACY = "results/{study}/records/{dataset}/{run}/privacy.csv"
+# metric -> modules of the package that it runs, and minutes it may take
+METRICS = {
+    "fgsm": ("attacks", 30),
+}
 
 
-rule fgsm:
-    input:
-        model=MODEL,
-        test=ancient("data/{dataset}/test.npz"),
-    output:
-        record=FGSM,
-        provenance="results/{study}/records/{dataset}/{run}/seed={seed}/fgsm.json",
-    log:
-        "results/{study}/logs/fgsm/{dataset}/{run}/seed={seed}.log",
-    benchmark:
-        "results/{study}/benchmarks/fgsm/{dataset}/{run}/seed={seed}.tsv"
-    conda:
-        "../../envs/torch.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        model=lambda wildcards: study.dataset(wildcards.dataset)["model"],
-        test_size=lambda wildcards: study.dataset(wildcards.dataset)["test_size"],
-        fgsm=lambda wildcards: study.dataset(wildcards.dataset)["metrics"]["fgsm"],
-        device=study.config["device"],
-        code=fingerprint("attacks", "models"),
-    message:
-        "FGSM on {wildcards.run}, {wildcards.dataset}, seed {wildcards.seed}"
-    script:
-        "../scripts/fgsm.py"
+for metric, (module, minutes) in METRICS.items():
+
+    rule:
+        name:
+            metric
+        input:
+            model=MODEL,
+            test="data/{dataset}/test.npz",
+        output:
+            record=RECORD.replace("{metric}", metric),
+            provenance=RECORD.replace("{metric}.csv", f"{metric}.json"),
+        log:
+            f"results/{{study}}/logs/{metric}/{{dataset}}/{{run}}/seed={{seed}}.log",
+        benchmark:
+            f"results/{{study}}/benchmarks/{metric}/{{dataset}}/{{run}}/seed={{seed}}.tsv"
+        conda:
+            "../../envs/torch.yaml"
+        threads: 1
+        resources:
+            mem_mb=3000,
+            runtime=minutes,
+        params:
+            settings=partial(metric_settings, metric),
+            model=lambda wildcards: study.dataset(wildcards.dataset)["model"],
+            size=partial(metric_size, metric),
+            device=study.config["device"],
+            code=fingerprint(module, "models", "datasets"),
+        message:
+            f"Measuring {metric} of {{wildcards.run}} on {{wildcards.dataset}}, seed {{wildcards.seed}}"
+        script:
+            f"../scripts/{metric}.py"
 
 
 rule privacy:

@@ -4,10 +4,8 @@ for figure in study.figures.values():
         name:
             figure.name
         input:
-            records=files(FGSM, figure.dataset, figure.runs),
-            privacy=files(
-                PRIVACY, figure.dataset, [run for run in figure.runs if run.private]
-            ),
+            records=files(RECORD, figure.dataset, figure.runs, metric=figure.metric),
+            privacy=files(PRIVACY, figure.dataset, [run for run in figure.runs if run.private]),
         output:
             pdf=f"results/{study.name}/figures/{figure.name}.pdf",
             png=report(
@@ -29,8 +27,8 @@ for figure in study.figures.values():
             **caption_values(figure),
             runs=[run.name for run in figure.runs],
             label=study.config["label"],
-            code=fingerprint("plots", "records"),
+            code=fingerprint(f"plots.{figure.metric}", "records"),
         message:
             f"Drawing {figure.name}"
         script:
-            "../scripts/figure_fgsm.py"
+            "../scripts/figure.py"

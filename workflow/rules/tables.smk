@@ -19,7 +19,7 @@ rule privacy_table:
         mem_mb=500,
         runtime=10,
     params:
-        code=fingerprint("tables", "records"),
+        code=fingerprint("tables.privacy", "tables.render", "records"),
     message:
         "Writing the privacy table"
     script:

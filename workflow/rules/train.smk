@@ -4,9 +4,8 @@ TRAINED = "results/{study}/models/{dataset}/{run}/seed={seed}/train.json"
 
 rule train:
     input:
-        # ancient: the content is fixed by its checksums; a new download of it is no reason to train again
-        train=ancient("data/{dataset}/train.npz"),
-        test=ancient("data/{dataset}/test.npz"),
+        train="data/{dataset}/train.npz",
+        test="data/{dataset}/test.npz",
     output:
         model=MODEL,
         record=TRAINED,
@@ -27,7 +26,7 @@ rule train:
         train_size=lambda wildcards: study.dataset(wildcards.dataset)["train_size"],
         test_size=lambda wildcards: study.dataset(wildcards.dataset)["test_size"],
         device=study.config["device"],
-        code=fingerprint("training", "models"),
+        code=fingerprint("training", "models", "datasets"),
     message:
         "Training {wildcards.run} on {wildcards.dataset}, seed {wildcards.seed}"
     script:

@@ -12,7 +12,8 @@ with job(snakemake):
     from docutils.core import publish_parts
     from markupsafe import Markup
 
-    from dprobust import records, tables
+    from dprobust import records
+    from dprobust.tables.render import html
 
     def render(caption: str, values: dict) -> Markup:
         """A caption as Snakemake's own report renders it: Jinja, then reStructuredText."""
@@ -28,7 +29,7 @@ with job(snakemake):
             "title": values["settings"]["title"],
             "caption": render(caption, values),
             "image": base64.b64encode(Path(png).read_bytes()).decode(),
-            "numbers": Markup(tables.html(pd.read_csv(csv).round(4))),
+            "numbers": Markup(html(pd.read_csv(csv).round(4))),
         }
         for (name, values), caption, png, csv in zip(
             p.captions.items(), source.captions[:-1], source.figures, source.numbers, strict=True

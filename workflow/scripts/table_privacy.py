@@ -5,10 +5,11 @@ from _job import job
 with job(snakemake):
     from pathlib import Path
 
-    from dprobust import records, tables
+    from dprobust import records
+    from dprobust.tables import privacy, render
 
     rows = records.read(map(Path, snakemake.input))
     records.write_table(Path(snakemake.output.csv), rows)
-    table = tables.privacy(rows)
-    Path(snakemake.output.html).write_text(tables.html(table), encoding="utf-8")
-    Path(snakemake.output.tex).write_text(tables.latex(table, "Privacy of every run.", "tab:privacy"), encoding="utf-8")
+    table = privacy.make(rows)
+    Path(snakemake.output.html).write_text(render.html(table), encoding="utf-8")
+    Path(snakemake.output.tex).write_text(render.latex(table, "Privacy of every run.", "tab:privacy"), encoding="utf-8")

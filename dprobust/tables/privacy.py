@@ -1,4 +1,4 @@
-"""The tables, made from records alone: as data (CSV), for papers (LaTeX with booktabs) and for pages (HTML)."""
+"""The privacy table: epsilon of every run."""
 
 import math
 
@@ -9,7 +9,7 @@ from dprobust.study import Run
 ACCOUNTANT_NAMES = {"rdp": "RDP", "prv": "PRV", "gdp": "GDP bound", "none": ""}
 
 
-def privacy(records: pd.DataFrame) -> pd.DataFrame:
+def make(records: pd.DataFrame) -> pd.DataFrame:
     """The privacy table for readers: a row a run, epsilon of each accountant at each delta.
 
     Args:
@@ -40,21 +40,3 @@ def privacy(records: pd.DataFrame) -> pd.DataFrame:
         for named in (c for c in table if c.startswith(column + ",")):
             table[named] = table[named].where(table[column] == "", table[column])
     return table.drop(columns=[c for c in bare if any(o.startswith(c + ",") for o in table)])
-
-
-def html(table: pd.DataFrame) -> str:
-    """An HTML table."""
-    return table.to_html(index=False, border=0, classes="data", justify="left") + "\n"
-
-
-def latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    """A LaTeX table with booktabs rules; Greek letters and the infinity sign are set in math mode."""
-    text = table.to_latex(index=False, caption=caption, label=label, escape=True, column_format="l" * table.shape[1])
-    for symbol, command in {
-        "σ": r"$\sigma$",
-        "ε": r"$\varepsilon$",
-        "δ": r"$\delta$",
-        "∞": r"$\infty$",
-    }.items():
-        text = text.replace(symbol, command)
-    return text
