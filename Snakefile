@@ -49,7 +49,7 @@ rule figures:
 
 rule tables:
     input:
-        f"results/{study.name}/tables/privacy.csv",
+        [f"results/{study.name}/tables/{table}.csv" for table in (*study.tables, "privacy")],
 
 
 localrules:

@@ -32,17 +32,22 @@ with job(snakemake):
             "numbers": Markup(html(pd.read_csv(csv).round(4))),
         }
         for (name, values), caption, png, csv in zip(
-            p.captions.items(), source.captions[:-1], source.figures, source.numbers, strict=True
+            p.figures.items(), source.figure_captions, source.figures, source.numbers, strict=True
         )
     ]
-    table = {
-        "name": "privacy",
-        "html": Markup(Path(source.tables).read_text(encoding="utf-8")),
-        "caption": render(source.captions[-1], {}),
-    }
+    shown = p.tables | {"privacy": {"settings": {"title": "Privacy of every run"}}}
+    tables = [
+        {
+            "name": name,
+            "title": values["settings"]["title"],
+            "caption": render(caption, values),
+            "html": Markup(Path(html_file).read_text(encoding="utf-8")),
+        }
+        for (name, values), caption, html_file in zip(shown.items(), source.table_captions, source.tables, strict=True)
+    ]
     template = jinja2.Environment(autoescape=True).from_string(Path(source.template).read_text(encoding="utf-8"))
     facts = [*p.facts, ("code", records.commit() or "not under version control")]
     Path(snakemake.output[0]).write_text(
-        template.render(title=p.title, label=p.label, facts=facts, figures=figures, tables=[table]),
+        template.render(title=p.title, label=p.label, facts=facts, figures=figures, tables=tables),
         encoding="utf-8",
     )
