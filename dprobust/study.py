@@ -209,8 +209,12 @@ def _check_dataset(name: str, entry: dict[str, Any]) -> None:
                 f"{here}.model.normalize.{key}: {len(values)} values, but {name} has {source.shape[0]} channels"
             )
     for metric, settings in entry["metrics"].items():
-        if settings["eps"] != sorted(settings["eps"]):
+        if settings.get("eps", []) != sorted(settings.get("eps", [])):
             raise ConfigError(f"{here}.metrics.{metric}.eps: must be in ascending order")
+        images = min(settings["images"] or math.inf, entry["test_size"] or source.sizes["test"])
+        for sample in settings.get("samples", []):
+            if sample >= images:
+                raise ConfigError(f"{here}.metrics.{metric}.samples: {sample}, but images 0 to {images - 1} are in use")
 
 
 def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,9 @@ PRIVACY = "results/{study}/records/{dataset}/{run}/privacy.csv"
 # metric -> modules of the package that it runs, and minutes it may take
 METRICS = {
     "fgsm": ("attacks", 30),
+    "pgd": ("attacks", 60),
+    "pgd_iterations": ("attacks", 60),
+    "cross_sections": ("crosssection", 30),
 }
 
 
