@@ -14,6 +14,7 @@ wildcard_constraints:
     dataset="|".join(study.config["datasets"]),
     run=r"sgd|dpsgd_sigma=[0-9.e+-]+_clip=[0-9.e+-]+(_noise=sigma)?",
     seed=r"\d+",
+    source="auto|zenodo|generate",
 
 
 include: "workflow/rules/data.smk"

@@ -142,7 +142,8 @@ def train(
                 clipping[0] += len(norms)
                 clipping[1] += (norms > settings.clip).sum()
                 clipping[2] += norms.sum()
-        history.append({"epoch": epoch} | evaluate(model, test) | (_clipping(*clipping.tolist()) if settings.private else {}))
+        told = _clipping(*clipping.tolist()) if settings.private else {}
+        history.append({"epoch": epoch} | evaluate(model, test) | told)
         if not all(torch.isfinite(p).all() for p in parameters.values()):
             raise UserError(f"training diverged in epoch {epoch}: parameters are not finite; use a smaller lr")
         if checkpoint:

@@ -47,6 +47,11 @@ def metric_size(metric, wildcards):
     return study.size(wildcards.dataset, metric)
 
 
+def extra_input(metric, wildcards):
+    """What a metric needs besides a model and the test images."""
+    return f"data/mnist_c/{metric_settings(metric, wildcards)['source']}.npz" if metric == "corruptions" else []
+
+
 PRIVACY_CAPTION = "workflow/report/privacy.rst"
 
 

@@ -3,6 +3,7 @@ PRIVACY = "results/{study}/records/{dataset}/{run}/privacy.csv"
 # metric -> modules of the package that it runs, and minutes it may take
 METRICS = {
     "fgsm": ("attacks", 30),
+    "corruptions": ("inference", 30),
 }
 
 
@@ -14,6 +15,7 @@ for metric, (module, minutes) in METRICS.items():
         input:
             model=MODEL,
             test="data/{dataset}/test.npz",
+            extra=partial(extra_input, metric),
         output:
             record=RECORD.replace("{metric}", metric),
             provenance=RECORD.replace("{metric}.csv", f"{metric}.json"),
