@@ -209,7 +209,7 @@ def _check_dataset(name: str, entry: dict[str, Any]) -> None:
                 f"{here}.model.normalize.{key}: {len(values)} values, but {name} has {source.shape[0]} channels"
             )
     for metric, settings in entry["metrics"].items():
-        if settings["eps"] != sorted(settings["eps"]):
+        if (eps := settings.get("eps", [])) != sorted(eps):
             raise ConfigError(f"{here}.metrics.{metric}.eps: must be in ascending order")
 
 

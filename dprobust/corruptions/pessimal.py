@@ -1,7 +1,7 @@
 """The matrix of pessimal noise: among all noise of one size, the distribution that hurts a classifier most.
 
-The release of MNIST-C has a matrix that was made for one network. This module repeats its optimisation for any
-network; it is the only part of the corruptions that needs PyTorch.
+The release of MNIST-C has a matrix that was made for one network. This module repeats its optimisation for
+any network; it is the only part of the corruptions that needs PyTorch.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,14 +36,14 @@ def pessimal_matrix(
 ) -> np.ndarray:
     """Find W such that noise z W, z ~ N(0, I), scaled to `PESSIMAL_NORM`, maximises the loss of a classifier.
 
-    As in the release: stochastic gradient ascent from the identity on the mean cross-entropy of the images plus
-    noise, a 14x14 tile repeated 2x2, clamped to [0, 1]. W tends to rank one: to one pattern with a random sign.
+    As in the release: stochastic gradient ascent, from the identity, on the mean cross-entropy of the images
+    plus noise, a 14x14 tile repeated 2x2, clamped to [0, 1]. W tends to rank one: a pattern with random sign.
 
     TABLE
 
     Args:
-        model: trained classifier that maps float32 (N, 1, 28, 28) in [0, 1] to logits; used in evaluation mode and
-            left as it was.
+        model: trained classifier that maps float32 (N, 1, 28, 28) in [0, 1] to logits; used in evaluation mode
+            and left as it was.
         images: uint8 (N, 28, 28), clean training images.
         labels: integers (N,), their classes.
         seed: of the order of the images and of the noise. On a CPU equal arguments give equal bytes.

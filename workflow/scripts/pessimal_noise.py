@@ -15,7 +15,7 @@ with job(snakemake):
     torch.set_num_threads(snakemake.threads)
     train, test = (datasets.load(Path(path)) for path in (snakemake.input.train, snakemake.input.test))
     model = models.build("lenet", {"mean": [0.1307], "std": [0.3081]}, seed=0)
-    training.train(model, train, test, training.Settings(epochs=2, batch_size=64, lr=0.05, momentum=0.5), ("pessimal",))
+    training.train(model, train, test, training.Settings(epochs=1, batch_size=64, lr=0.05, momentum=0.5), ("pessimal",))
     data = train.first(10_000)
     matrix = pessimal_matrix(model, data.images[:, 0], data.labels, schedule=SHORT_SCHEDULE)
     with replaced(Path(snakemake.output[0])) as temporary, temporary.open("wb") as file:
