@@ -42,8 +42,14 @@ def metric_settings(metric, wildcards):
     return study.dataset(wildcards.dataset)["metrics"][metric]
 
 
+# metrics that draw the images they measure, at random, from all test images in use
+DRAWING = {"curvature"}
+
+
 def metric_size(metric, wildcards):
-    """Number of test images that a metric measures, the first ones."""
+    """Number of test images that a metric is given, the first ones."""
+    if metric in DRAWING:
+        return study.sizes(wildcards.dataset)["test"]
     return study.size(wildcards.dataset, metric)
 
 
