@@ -28,10 +28,6 @@ include: "workflow/rules/report.smk"
 report: "workflow/report/workflow.rst"
 
 
-onstart:
-    one_run_at_a_time()
-
-
 rule all:
     default_target: True
     input:
@@ -45,12 +41,12 @@ rule models:
 
 rule figures:
     input:
-        [f"results/{study.name}/figures/{figure}.pdf" for figure in study.figures],
+        figure_files("pdf"),
 
 
 rule tables:
     input:
-        f"results/{study.name}/tables/privacy.csv",
+        [f"results/{study.name}/tables/{table}.csv" for table in (*study.tables, "privacy")],
 
 
 localrules:
