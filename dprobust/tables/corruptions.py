@@ -30,7 +30,7 @@ def make(records: pd.DataFrame, runs: Sequence[Run], settings: Mapping[str, Any]
     paper = pd.DataFrame.from_dict(settings["paper"], orient="index", dtype=float)
     for name, members in AVERAGES.items():
         accuracy[name] = accuracy[list(members)].mean(axis=1)
-        if set(members) <= set(paper):
+        if name not in paper and set(members) <= set(paper):
             paper[name] = paper[list(members)].mean(axis=1)
     sources = records.drop_duplicates("corruption").set_index("corruption")["source"]
     data = pd.DataFrame(
