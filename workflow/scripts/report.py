@@ -22,6 +22,11 @@ with job(snakemake):
         )
         return Markup(publish_parts(text, writer="html")["body"])
 
+    def numbers(csv: Path) -> pd.DataFrame:
+        """A table's numbers to four digits, however small they are."""
+        table = pd.read_csv(csv).astype(object).fillna("")
+        return table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)
+
     p, source = snakemake.params, snakemake.input
     figures = [
         {
@@ -29,7 +34,7 @@ with job(snakemake):
             "title": values["settings"]["title"],
             "caption": render(caption, values),
             "image": base64.b64encode(Path(png).read_bytes()).decode(),
-            "numbers": Markup(html(pd.read_csv(csv).round(4))),
+            "numbers": Markup(html(numbers(Path(csv)))),
         }
         for (name, values), caption, png, csv in zip(
             p.captions.items(), source.captions[:-1], source.figures, source.numbers, strict=True
