@@ -21,8 +21,11 @@ Schedule = Sequence[tuple[int, float]]
 OFFICIAL_SCHEDULE: Schedule = ((45, 1000.0), (45, 100.0), (45, 1.0))
 """The schedule of the release, for the 60,000 training images."""
 
-SHORT_SCHEDULE: Schedule = ((20, 1000.0), (10, 100.0))
-"""A schedule for 10,000 training images with nearly the same effect (see `pessimal_matrix`)."""
+SHORT_SCHEDULE: Schedule = ((10, 3000.0), (5, 300.0))
+"""For 10,000 training images in batches of 50: about a minute on one core instead of the official schedule's hour.
+
+It comes near the official one, not up to it: on one LeNet (800-500-10, one seed) accuracy falls to 88 %; 45 epochs on all
+60,000 images (15 at each of the official rates) bring it to 85 %."""
 
 
 def pessimal_matrix(
@@ -39,11 +42,9 @@ def pessimal_matrix(
     As in the release: stochastic gradient ascent, from the identity, on the mean cross-entropy of the images
     plus noise, a 14x14 tile repeated 2x2, clamped to [0, 1]. W tends to rank one: a pattern with random sign.
 
-    TABLE
-
     Args:
-        model: trained classifier that maps float32 (N, 1, 28, 28) in [0, 1] to logits; used in evaluation mode
-            and left as it was.
+        model: trained classifier that maps float32 (N, 1, 28, 28) in [0, 1] to logits; used in evaluation
+            mode and left as it was.
         images: uint8 (N, 28, 28), clean training images.
         labels: integers (N,), their classes.
         seed: of the order of the images and of the noise. On a CPU equal arguments give equal bytes.

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from dprobust.plots.style import PAPER, STYLE, colours, heading, label, legend
 from dprobust.study import Run
@@ -45,15 +45,18 @@ def draw(
         The figure, and the numbers in it: metric, rank, h, run, n (values pooled), their mean and quantiles,
         `ratio_of_means` and `ratio_of_medians` to the first run, and `paper_ratio`.
     """
+    records = records[records["run"].isin([run.name for run in runs])]
     data = _summary(records, runs, settings["paper_ratio"])
     shade = colours(runs)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 5.8), layout="constrained")
         axes = figure.subplot_mosaic("aa;bc", height_ratios=(1.2, 1))
         _profile(axes["a"], data[data["metric"] == "eigenvalue"], runs, shade)
+        axes["b"].set_title("(b) without confidence", loc="left", pad=18)
+        axes["c"].set_title("(c) over a finite distance", loc="left", pad=18)
         _strips(axes["b"], records[records["metric"] == "confidence_free"], runs, shade)
         _finite_differences(axes["c"], data[data["metric"] == "finite_difference"], runs, shade)
-        heading(axes["a"], settings["title"], note)
+        heading(axes["a"], f"(a) {settings['title']}".rstrip(), note)
         if len(runs) == 2:
             _ratios(axes, data[data["run"] == runs[1].name])
         grey = {"color": "#555555"}
@@ -66,7 +69,10 @@ def draw(
             reference = data.loc[(data["metric"] == "eigenvalue") & (data["run"] == runs[0].name), "mean"].iloc[0]
             axes["a"].plot(1, (stated["paper_ratio"] * reference).item(), zorder=3, **PAPER)
             key += [("", None), ("stated by the paper", None)]
-            key += [(f"{settings['paper_ratio']:g} × the first model's mean", Line2D([], [], **PAPER))]
+            key += [(f"{settings['paper_ratio']:g} × {label(runs[0])}'s mean", Line2D([], [], **PAPER))]
+        if len(runs) == 2:
+            names = "DP-SGD ÷ SGD" if runs[1].private and not runs[0].private else "second ÷ first"
+            key += [("", None), (f"factors ×: {names}", None)]
         legend(figure, key)
     return figure, data
 
@@ -125,6 +131,9 @@ def _strips(axes: Axes, records: pd.DataFrame, runs: Sequence[Run], shade: Mappi
             **parts,
         )
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     names = ["SGD" if not run.private else f"σ = {run.sigma:g}\nC = {run.clip:g}" for run in runs]
     axes.set_xticks(range(len(runs)), names)
     axes.set_xlim(-0.6, len(runs) - 0.4)
@@ -149,20 +158,20 @@ def _curves(axes: Axes, x: pd.Series, curve: pd.DataFrame, colour: str, mean: bo
     if mean:
         axes.plot(x, curve["mean"].where(curve["mean"] > 0), color=colour, **MEAN)
     axes.plot(x, curve["median"].where(curve["median"] > 0), color=colour, **MEDIAN)
-    low = curve["p10"].where(curve["p10"] > 0)
-    axes.fill_between(x, low, curve["p90"].where(curve["p90"] > 0), color=colour, alpha=0.15, linewidth=0)
+    low, high = (curve[name].where(curve[name] > 0) for name in ("p10", "p90"))
+    axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
+    for edge in (low, high):
+        axes.plot(x, edge, color=colour, linewidth=0.6, alpha=0.6)
 
 
 def _ratios(axes: Mapping[str, Axes], second: pd.DataFrame) -> None:
     """How many times the first model's the second model's values are, in each panel."""
     largest = second[second["rank"] == 1].iloc[0]
     free = second[second["metric"] == "confidence_free"].iloc[0]
-    far = second[second["metric"] == "finite_difference"].sort_values("h")
-    texts = {
-        "a": f"λ₁: mean × {largest['ratio_of_means']:.3g}, median × {largest['ratio_of_medians']:.3g}",
-        "b": f"median × {free['ratio_of_medians']:.3g}",
-        "c": "median "
-        + ", ".join(f"× {row.ratio_of_medians:.3g} (h {row.h:g})" for row in far.iloc[[0, -1]].itertuples()),
-    }
-    for name, text in texts.items():
-        axes[name].set_title(text, loc="right" if name != "a" else "center", **SMALL)
+    ends = second[second["metric"] == "finite_difference"].sort_values("h").iloc[[0, -1]]
+    for name, text, x, y in (
+        ("a", f"λ₁: mean × {largest['ratio_of_means']:.3g}, median × {largest['ratio_of_medians']:.3g}", 0.59, 0.93),
+        ("b", f"median × {free['ratio_of_medians']:.3g}", 1, 1.02),
+        ("c", "median " + ", ".join(f"× {e.ratio_of_medians:.3g} (h {e.h:g})" for e in ends.itertuples()), 1, 1.02),
+    ):
+        axes[name].text(x, y, text, ha="right", va="bottom", transform=axes[name].transAxes, **SMALL)

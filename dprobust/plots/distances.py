@@ -20,12 +20,16 @@ NORM_NAMES = {
 }
 VARIANT_NAMES = {
     "paper": "stated by the paper",
-    "absolute": "Eq. 4 (histogram)",
+    "absolute": "Eq. 4, absolute",
     "correct": "Eq. 4, correct only",
     "signed": "Eq. 4, signed",
     "deepfool": "DeepFool",
 }
-BINS = 60
+BINS = 50
+MEAN = {"marker": "o", "markersize": 6, "markeredgewidth": 0.7}
+MEDIAN = {"marker": "|", "markersize": 10, "markeredgewidth": 1.6}
+COLUMNS = (1.12, 1.26, 1.41)
+"""Right ends of the columns of numbers beside the rows, in widths of the axes."""
 
 
 def draw(
@@ -48,18 +52,15 @@ def draw(
     Returns:
         The figure, and the numbers in it: run, variant (a key of `VARIANT_NAMES`), statistic, for a bin of the
         histogram its ends `low` and `high`, and mean, min, max of the value over seeds. Statistics: `mean`, `median`
-        and `images` of the distances, `change_of_mean` and `change_of_median` relative to the first run, and `share`
-        of the images in the bin.
+        and `images` of the distances, `change_of_mean` and `change_of_median` relative to the first run (of the same
+        seed), and `share` of the images in the bin.
     """
-    distances = _distances(records, settings["norm"])
+    shown = records[records["run"].isin([run.name for run in runs])]
+    distances = _distances(shown, settings["norm"])
     edges = np.linspace(0, distances.loc[distances["variant"] == "absolute", "value"].max(), BINS + 1)
     shares = over_seeds(_histogram(distances, edges), ["run", "variant", "statistic", "low", "high"])
-    stated = [
-        {"run": run.name, "variant": "paper", "statistic": "mean", "mean": mean}
-        for run, mean in zip(runs, settings["paper_means"], strict=False)
-    ]
     statistics = over_seeds(_statistics(distances, runs[0]), ["run", "variant", "statistic"])
-    data = pd.concat([pd.DataFrame(stated), statistics, shares], ignore_index=True)
+    data = pd.concat([_stated(settings["paper_means"], runs), statistics, shares], ignore_index=True)
     data = data[["run", "variant", "statistic", "low", "high", "mean", "min", "max", "seeds"]]
     shade = colours(runs)
     with mpl.rc_context(STYLE):
@@ -67,23 +68,24 @@ def draw(
         upper, lower = figure.subplots(2, sharex=True, height_ratios=(2.2, 1))
         for run in runs:
             _bars(upper, shares[shares["run"] == run.name], edges, shade[run])
-        shown = [variant for variant in VARIANT_NAMES if variant in set(data["variant"])]
-        _rows(lower, data, runs, shown, shade)
+        variants = [variant for variant in VARIANT_NAMES if variant in set(data["variant"])]
+        _rows(lower, data, runs, variants, shade)
         for run in runs:
             for axes in (upper, lower):
                 axes.axvline(_value(data, run, "absolute", "mean"), color=shade[run], linewidth=1, zorder=1.5)
         heading(upper, settings["title"], note)
         upper.set_ylabel(f"share of images ({BINS} bins)")
         upper.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        upper.set_xlim(0, edges[-1])
+        means = data.loc[data["statistic"] == "mean", "mean"]
+        upper.set_xlim(min(0, 1.05 * means.min()), max(edges[-1], 1.05 * means.max()))
         lower.set_xlabel(NORM_NAMES[settings["norm"]])
         dot = {"linestyle": "", "color": "#555555"}
         key = [("trained with", None)]
         key += [(label(run, epsilons.get(run.name)), Line2D([], [], color=shade[run], linewidth=5)) for run in runs]
         key += [("", None), ("over images", None)]
-        key += [("mean (line: of the histogram)", Line2D([], [], marker="o", markersize=5, **dot))]
-        key += [("median", Line2D([], [], marker="|", markersize=9, markeredgewidth=1.6, **dot))]
-        key += [(VARIANT_NAMES["paper"], Line2D([], [], **PAPER))] if stated else []
+        key += [("mean (lines: Eq. 4, absolute)", Line2D([], [], **MEAN, **dot))]
+        key += [("median", Line2D([], [], **MEDIAN, **dot))]
+        key += [(VARIANT_NAMES["paper"], Line2D([], [], **PAPER))] if "paper" in variants else []
         legend(figure, key)
     return figure, data
 
@@ -101,6 +103,16 @@ def _distances(records: pd.DataFrame, norm: str) -> pd.DataFrame:
     return distances[np.isfinite(distances["value"])]
 
 
+def _stated(means: Sequence[float], runs: Sequence[Run]) -> pd.DataFrame:
+    """The paper's means and their change, as rows of the data."""
+    about, first = {"variant": "paper"}, means[0] if means else np.nan
+    rows = []
+    for run, mean in zip(runs, means, strict=False):
+        rows.append(about | {"run": run.name, "statistic": "mean", "mean": mean})
+        rows.append(about | {"run": run.name, "statistic": "change_of_mean", "mean": mean / first - 1})
+    return pd.DataFrame(rows[:1] + rows[2:])
+
+
 def _histogram(distances: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
     """Share of the images of a run and seed in each bin of the absolute distance."""
     parts = []
@@ -115,11 +127,13 @@ def _statistics(distances: pd.DataFrame, first: Run) -> pd.DataFrame:
     by = ["run", "variant", "seed"]
     table = distances.groupby(by, sort=False)["value"].agg(["mean", "median", "count"])
     table = table.rename(columns={"count": "images"})
+    wide = table[["mean", "median"]].unstack("run")
     for name in ("mean", "median"):
-        changes = table[name].groupby(by[1:], group_keys=False).transform(lambda v: v / v.get(first.name, np.nan) - 1)
-        table[f"change_of_{name}"] = changes.drop(first.name, level="run")
-    long = table.reset_index().melt(by, var_name="statistic")
-    return long.dropna(subset="value")
+        # Relative to a signed mean of 0 or less a change says nothing.
+        reference = wide[name][first.name].where(lambda value: value > 0)
+        changes = wide[name].drop(columns=first.name).div(reference, axis=0) - 1
+        table[f"change_of_{name}"] = changes.stack().reorder_levels(by)
+    return table.reset_index().melt(by, var_name="statistic").dropna(subset="value")
 
 
 def _value(data: pd.DataFrame, run: Run, variant: str, statistic: str, column: str = "mean") -> float:
@@ -148,16 +162,20 @@ def _rows(
                 continue
             ends = [_value(data, run, variant, "mean", end) for end in ("min", "max")]
             axes.plot(ends, [y, y], color=shade[run], linewidth=3, alpha=0.4, solid_capstyle="butt")
-            axes.plot(mean, y, marker="o", markersize=5, color=shade[run])
-            axes.plot(median, y, marker="|", markersize=9, markeredgewidth=1.6, color=shade[run])
+            axes.plot(median, y, color=shade[run], **MEDIAN)
+            axes.plot(mean, y, color=shade[run], **MEAN | {"markeredgecolor": "white"})
     if len(runs) == 2:
-        names = [("SGD" if not run.private else "DP-SGD", shade[run]) for run in runs] + [("change", "#333333")]
-        for x, (name, colour) in zip((1.12, 1.26, 1.41), names, strict=True):
+        heads = [("SGD" if not run.private else "DP-SGD", shade[run]) for run in runs] + [("change", "#333333")]
+        for x, (name, colour) in zip(COLUMNS, heads, strict=True):
             axes.text(x, -0.95, name, color=colour, **beside)
         for y, variant in enumerate(variants):
-            means = [_value(data, run, variant, "mean") for run in runs]
-            texts = [*(f"{mean:.3f}" for mean in means), f"{means[1] / means[0] - 1:+.1%}".replace("-", "−")]
-            for x, text, (_, colour) in zip((1.12, 1.26, 1.41), texts, names, strict=True):
-                axes.text(x, y, text, color=colour, **beside)
-    axes.set_yticks(range(len(variants)), [VARIANT_NAMES[variant] for variant in variants])
+            texts = [f"{_value(data, run, variant, 'mean'):.3f}" for run in runs]
+            texts.append(f"{_value(data, runs[1], variant, 'change_of_mean'):+.1%}".replace("+nan%", ""))
+            for x, text, (_, colour) in zip(COLUMNS, texts, heads, strict=True):
+                axes.text(x, y, text.replace("-", "−"), color=colour, **beside)
+    names = VARIANT_NAMES.copy()
+    if "deepfool" in variants:
+        every, some = (_value(data, runs[0], variant, "images") for variant in ("absolute", "deepfool"))
+        names["deepfool"] += f", {some:.0f} images" if some < every else ""
+    axes.set_yticks(range(len(variants)), [names[variant] for variant in variants])
     axes.set_ylim(len(variants) - 0.4, -0.6)

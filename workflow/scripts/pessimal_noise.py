@@ -17,6 +17,6 @@ with job(snakemake):
     model = models.build("lenet", {"mean": [0.1307], "std": [0.3081]}, seed=0)
     training.train(model, train, test, training.Settings(epochs=1, batch_size=64, lr=0.05, momentum=0.5), ("pessimal",))
     data = train.first(10_000)
-    matrix = pessimal_matrix(model, data.images[:, 0], data.labels, schedule=SHORT_SCHEDULE)
+    matrix = pessimal_matrix(model, data.images[:, 0], data.labels, schedule=SHORT_SCHEDULE, batch_size=50)
     with replaced(Path(snakemake.output[0])) as temporary, temporary.open("wb") as file:
         np.save(file, matrix)

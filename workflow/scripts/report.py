@@ -26,12 +26,16 @@ with job(snakemake):
         caption = publish_parts(text, writer="html", settings_overrides={"report_level": 5})["body"]
         return {"name": name, "title": values.get("settings", {}).get("title", ""), "caption": Markup(caption)}
 
+    def numbers(csv: Path) -> Markup:
+        """The numbers in a figure to four digits, however small they are."""
+        table = pd.read_csv(csv).astype(object).fillna("")
+        return Markup(html(table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)))
+
     figures, tables = [], []
     for png in map(Path, source.figures):
-        numbers = png.with_suffix(".csv")
-        table = html(pd.read_csv(numbers).round(4)) if numbers.exists() else ""
+        csv = png.with_suffix(".csv")
         image = base64.b64encode(png.read_bytes()).decode()
-        figures.append(show(png.stem) | {"image": image, "numbers": Markup(table)})
+        figures.append(show(png.stem) | {"image": image, "numbers": numbers(csv) if csv.exists() else ""})
     for page in map(Path, source.tables):
         tables.append(show(page.stem) | {"html": Markup(page.read_text(encoding="utf-8"))})
     template = jinja2.Environment(autoescape=True).from_string(Path(source.template).read_text(encoding="utf-8"))
