@@ -24,8 +24,8 @@ OFFICIAL_SCHEDULE: Schedule = ((45, 1000.0), (45, 100.0), (45, 1.0))
 SHORT_SCHEDULE: Schedule = ((10, 3000.0), (5, 300.0))
 """For 10,000 training images in batches of 50: about a minute on one core instead of the official schedule's hour.
 
-It comes near the official one, not up to it: on one LeNet (800-500-10, one seed) accuracy falls to 88 %; 45 epochs on all
-60,000 images (15 at each of the official rates) bring it to 85 %."""
+It comes near the official one, not up to it: on one LeNet (800-500-10, one seed) accuracy falls to 88 %; 45 epochs on
+all 60,000 images (15 at each of the official rates) bring it to 85 %."""
 
 
 def pessimal_matrix(

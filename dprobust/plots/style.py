@@ -72,8 +72,8 @@ def over_seeds(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 def heading(axes: Axes, title: str, note: str) -> None:
     """The title, and below it in small print what is to be known of the numbers."""
-    axes.set_title(title, loc="left", pad=16 if note else 6)
-    axes.annotate(note, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=7, color="#777777")
+    axes.set_title(title, loc="left", y=1.06 if note else None)
+    axes.set_title(note, loc="right", y=1.0, fontsize=7, color="#777777")
 
 
 def legend(figure: Figure, key: Sequence[tuple[str, Line2D | None]]) -> None:
