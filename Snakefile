@@ -14,6 +14,7 @@ wildcard_constraints:
     dataset="|".join(study.config["datasets"]),
     run=r"sgd|dpsgd_sigma=[0-9.e+-]+_clip=[0-9.e+-]+(_noise=sigma)?",
     seed=r"\d+",
+    source="auto|zenodo|generate",
 
 
 include: "workflow/rules/data.smk"
@@ -25,10 +26,6 @@ include: "workflow/rules/report.smk"
 
 
 report: "workflow/report/workflow.rst"
-
-
-onstart:
-    one_run_at_a_time()
 
 
 rule all:
@@ -44,7 +41,7 @@ rule models:
 
 rule figures:
     input:
-        [f"results/{study.name}/figures/{figure}.pdf" for figure in study.figures],
+        figure_files("pdf"),
 
 
 rule tables:

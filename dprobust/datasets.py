@@ -92,7 +92,7 @@ def _parse_mnist(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _idx(name: str, sha256: str, size: int) -> File:
-    return File(name, sha256, size, aliases=(name.replace("-idx", ".idx"),))
+    return File(name, sha256, size, aliases=(name.replace("-idx", ".idx"),), gzipped=True)
 
 
 SOURCES: dict[str, Source] = {
@@ -154,7 +154,7 @@ def prepare(name: str, folder: Path, mirrors: Iterable[str] = ()) -> None:
             np.savez(file, images=images, labels=labels)
     write_json(
         folder / "source.json",
-        {file.name: {"sha256": file.sha256, "origin": origins[file.name]} for file in source.files},
+        {file.name: {file.algorithm: file.checksum, "origin": origins[file.name]} for file in source.files},
     )
 
 

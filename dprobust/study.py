@@ -132,9 +132,17 @@ class Study:
                         f"{key}.losses: {loss} is not among "
                         f"datasets.{entry['dataset']}.metrics.{entry['metric']}.losses"
                     )
-        if entry.get("paper_gap") and len(runs) < 2:
-            raise ConfigError(f"{key}.paper_gap: needs two runs")
+        for name in ("paper_gap", "paper_ratio"):
+            if entry.get(name) and len(runs) < 2:
+                raise ConfigError(f"{key}.{name}: needs two runs")
+        if len(means := entry.get("paper_means", [])) > len(runs):
+            raise ConfigError(f"{key}.paper_means: {len(means)} values, but the figure has {len(runs)} run(s)")
         return Display(key.partition(".")[2], entry["metric"], entry["dataset"], tuple(runs), entry)
+
+    @property
+    def displays(self) -> list[Display]:
+        """All figures and tables."""
+        return [*self.figures.values(), *self.tables.values()]
 
     def dataset(self, name: str) -> dict[str, Any]:
         """The entry of a dataset."""
@@ -142,8 +150,7 @@ class Study:
 
     def runs(self, dataset: str) -> list[Run]:
         """Every run that a figure or table of the dataset shows, once."""
-        displays = [*self.figures.values(), *self.tables.values()]
-        shown = (display.runs for display in displays if display.dataset == dataset)
+        shown = (display.runs for display in self.displays if display.dataset == dataset)
         return list(dict.fromkeys(itertools.chain.from_iterable(shown)))
 
     def sizes(self, dataset: str) -> dict[str, int]:
@@ -152,7 +159,7 @@ class Study:
         return {s: entry[f"{s}_size"] or SOURCES[dataset].sizes[s] for s in ("train", "test")}
 
     def size(self, dataset: str, metric: str) -> int:
-        """Number of test images that a metric measures, the first ones."""
+        """Number of test images that a metric measures."""
         limit = self.dataset(dataset)["metrics"][metric]["images"]
         return min(limit or math.inf, self.sizes(dataset)["test"])
 
@@ -209,12 +216,14 @@ def _check_dataset(name: str, entry: dict[str, Any]) -> None:
                 f"{here}.model.normalize.{key}: {len(values)} values, but {name} has {source.shape[0]} channels"
             )
     for metric, settings in entry["metrics"].items():
-        if settings.get("eps", []) != sorted(settings.get("eps", [])):
+        if (eps := settings.get("eps", [])) != sorted(eps):
             raise ConfigError(f"{here}.metrics.{metric}.eps: must be in ascending order")
         images = min(settings["images"] or math.inf, entry["test_size"] or source.sizes["test"])
         for sample in settings.get("samples", []):
             if sample >= images:
                 raise ConfigError(f"{here}.metrics.{metric}.samples: {sample}, but images 0 to {images - 1} are in use")
+    if (k := entry["metrics"]["curvature"]["eigenvalues"]) > (inputs := math.prod(source.shape)):
+        raise ConfigError(f"{here}.metrics.curvature.eigenvalues: {k}, but an image of {name} has {inputs} pixels")
 
 
 def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

@@ -106,6 +106,8 @@ def train(
     n = len(data)
     if settings.batch_size > n:
         raise UserError(f"batch_size {settings.batch_size} is larger than the training set of {n}")
+    if not settings.private:
+        model.to(memory_format=torch.channels_last)  # a third faster; the engines of DP-SGD see to it themselves
     device = next(model.parameters()).device
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
     streams = {
@@ -129,14 +131,19 @@ def train(
     gradients = _private_gradients(model, settings, streams["noise"]) if settings.private else _gradients(model)
     started, first = time.monotonic(), len(history)
     for epoch in range(first + 1, settings.epochs + 1):
-        statistics: list[Tensor] = []
+        # Examples, clipped ones and sum of norms; tensors kept from each step would keep the heap from shrinking.
+        clipping = torch.zeros(3, dtype=torch.float64, device=device)
         model.train()
         for batch in batches(n, settings, streams["sampling"]):
             x, y = unit(images[batch.to(device)]), labels[batch.to(device)]
             sums, norms = gradients(x, y)
             _update(parameters, sums, velocities, settings)
-            statistics.append(norms)
-        history.append({"epoch": epoch} | evaluate(model, test) | _clipping(statistics, settings))
+            if settings.private:
+                clipping[0] += len(norms)
+                clipping[1] += (norms > settings.clip).sum()
+                clipping[2] += norms.sum()
+        told = _clipping(*clipping.tolist()) if settings.private else {}
+        history.append({"epoch": epoch} | evaluate(model, test) | told)
         if not all(torch.isfinite(p).all() for p in parameters.values()):
             raise UserError(f"training diverged in epoch {epoch}: parameters are not finite; use a smaller lr")
         if checkpoint:
@@ -214,13 +221,9 @@ def _update(parameters: Gradients, sums: Gradients, velocities: Gradients, setti
         parameter.add_(step, alpha=-settings.lr / settings.batch_size)
 
 
-def _clipping(statistics: list[Tensor], settings: Settings) -> dict[str, float]:
-    if not settings.private:
-        return {}
-    norms = torch.cat(statistics).double()
-    if len(norms) == 0:
-        return {"clipped": 0.0, "mean_norm": 0.0}
-    return {"clipped": (norms > settings.clip).double().mean().item(), "mean_norm": norms.mean().item()}
+def _clipping(examples: float, clipped: float, norms: float) -> dict[str, float]:
+    drawn = max(examples, 1)  # an epoch of empty Poisson batches
+    return {"clipped": clipped / drawn, "mean_norm": norms / drawn}
 
 
 def _identity(settings: Settings, stream: tuple, code: str, data: Split, test: Split, device: str) -> str:

@@ -71,9 +71,9 @@ def over_seeds(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def heading(axes: Axes, title: str, note: str) -> None:
-    """The title, and in small print what is to be known of the numbers."""
-    axes.set_title(title, loc="left")
-    axes.set_title(note, loc="right", fontsize=7, color="#777777")
+    """The title, and below it in small print what is to be known of the numbers."""
+    axes.set_title(title, loc="left", y=1.06 if note else None)
+    axes.set_title(note, loc="right", y=1.0, fontsize=7, color="#777777")
 
 
 def legend(figure: Figure, key: Sequence[tuple[str, Line2D | None]]) -> None:

@@ -18,8 +18,8 @@ def make(records: pd.DataFrame, runs: Sequence[Run], settings: Mapping[str, Any]
     Args:
         records: rows of metric "accuracy" with columns run, seed, loss, eps, steps, value; steps 0 is without attack.
         runs: in the order of the columns.
-        settings: the table's entry in the config: `losses`, a column each; `paper`, run name -> [eps, steps, percent]
-            that the paper states, shown before the first loss.
+        settings: the table's entry in the config: `losses`, a column each; `paper`: run name -> "eps/steps" ->
+            accuracy in percent, as the paper states it, shown before the first loss.
 
     Returns:
         The numbers in percent: loss, eps, steps, run (or "a - b" for a difference), mean, std, min, max, seeds, paper;
@@ -29,8 +29,7 @@ def make(records: pd.DataFrame, runs: Sequence[Run], settings: Mapping[str, Any]
     shown = records[(records["metric"] == "accuracy") & records["loss"].isin(losses)]
     percent = 100 * shown.pivot_table(index=["loss", "eps", "steps", "seed"], columns="run", values="value")
     percent = percent[[first, *others]]
-    stated = pd.DataFrame({run: {(eps, steps): p for eps, steps, p in rows} for run, rows in settings["paper"].items()})
-    stated = stated.reindex(columns=percent.columns)
+    stated = pd.DataFrame(settings["paper"], dtype=float).reindex(columns=percent.columns)
     headings = {run.name: label(run) for run in runs}
     for other in others:
         difference = f"{first} - {other}"
@@ -42,7 +41,7 @@ def make(records: pd.DataFrame, runs: Sequence[Run], settings: Mapping[str, Any]
     values = percent.melt(ignore_index=False).reset_index().groupby(by, sort=False)["value"]
     data = values.agg(["mean", "std", "min", "max", "count"]).rename(columns={"count": "seeds"}).reset_index()
     paper = stated.stack().to_dict()
-    keys = zip(data["eps"], data["steps"], data["run"], strict=True)
+    keys = ((f"{row.eps:g}/{row.steps}", row.run) for row in data.itertuples())
     data["paper"] = pd.Series(map(paper.get, keys), dtype=float).where(data["loss"] == losses[0])
     return data, _for_readers(data, losses, headings)
 

@@ -1,6 +1,12 @@
-"""Tables for papers (LaTeX with booktabs) and for pages (HTML)."""
+"""Tables for pages (HTML) and papers (LaTeX with booktabs)."""
+
+from pathlib import Path
 
 import pandas as pd
+
+from dprobust.files import replaced
+
+MATHS = {"σ": r"$\sigma$", "ε": r"$\varepsilon$", "δ": r"$\delta$", "∞": r"$\infty$", "±": r"$\pm$", "−": "$-$"}
 
 
 def html(table: pd.DataFrame) -> str:
@@ -18,13 +24,14 @@ def latex(table: pd.DataFrame, caption: str, label: str) -> str:
         column_format="l" * table.shape[1],
         multicolumn_format="c",
     )
-    for symbol, command in {
-        "σ": r"$\sigma$",
-        "ε": r"$\varepsilon$",
-        "δ": r"$\delta$",
-        "∞": r"$\infty$",
-        "±": r"$\pm$",
-        "−": "$-$",
-    }.items():
+    for symbol, command in MATHS.items():
         text = text.replace(symbol, command)
     return text
+
+
+def write(table: pd.DataFrame, page: Path, paper: Path, title: str, note: str = "") -> None:
+    """Write a table as HTML and as LaTeX, labelled by the file's name; `note` follows the title in brackets."""
+    caption = f"{title} ({note})." if note else f"{title}."
+    for path, text in ((page, html(table)), (paper, latex(table, caption, f"tab:{paper.stem}"))):
+        with replaced(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

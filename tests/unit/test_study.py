@@ -43,12 +43,12 @@ def test_at_clip_1_the_noise_rules_are_one_run():
 
 
 def test_the_paper_trains_shared_runs_once():
-    """Figs 2, 3a, 3b, 3c share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 25."""
+    """All but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 31."""
     paper = study()
     runs = paper.runs("mnist")
     assert len(runs) == len(set(runs)) == 17
-    assert sum(len(figure.runs) for figure in paper.figures.values()) == 25
-    assert list(paper.figures) == ["fig2", "fig3a", "fig3b", "fig3c", "fig7"]
+    assert sum(len(figure.runs) for figure in paper.figures.values()) == 31
+    assert list(paper.figures) == ["fig2", "fig3a", "fig3b", "fig3c", "fig5a", "fig5b", "fig5c", "fig7"]
     assert paper.training("mnist", "dpsgd_sigma=1.3_clip=0.5_noise=sigma") == {
         "epochs": 50,
         "batch_size": 256,
@@ -124,6 +124,20 @@ ERRORS = {
     ),
     "figure's dataset": (lambda c: first(c).update(dataset="cifar10"), "'cifar10' is not among the datasets (mnist)"),
     "gap of one run": (lambda c: first(c).update(runs=["sgd"]), "figures.fig2.paper_gap: needs two runs"),
+    "ratio of one run": (
+        lambda c: c["figures"]["fig5c"].update(runs=["sgd"]),
+        "figures.fig5c.paper_ratio: needs two runs",
+    ),
+    "means of more runs": (
+        lambda c: c["figures"]["fig5a"].update(runs=["sgd"]),
+        "figures.fig5a.paper_means: 2 values, but the figure has 1 run(s)",
+    ),
+    "norm": (lambda c: c["figures"]["fig5a"].update(norm="l1"), 'fig5a.norm: found "l1", expected one of linf, l2'),
+    "another metric's key": (lambda c: c["figures"]["fig5c"].update(norm="l2"), "fig5c: unknown key 'norm'"),
+    "eigenvalues": (
+        lambda c: mnist(c)["metrics"]["curvature"].update(eigenvalues=785),
+        "curvature.eigenvalues: 785, but an image of mnist has 784 pixels",
+    ),
     "study": (lambda c: c.update(study="../up"), 'study: found "../up", must match'),
     "nothing": (lambda c: c.pop("figures"), "(top level): missing key 'figures'"),
     "null": (lambda c: c.update(datasets=None), "datasets: found null, expected object"),

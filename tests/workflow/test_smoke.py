@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from helpers import ROOT
 
-FIGURES = ("fig2", "fig3a", "fig3b", "fig3c", "fig7")
+FGSM = ("fig2", "fig3a", "fig3b", "fig3c", "fig7")
+FIGURES = (*FGSM, "fig5a", "fig5b", "fig5c")
 RESULTS = "results/smoke"
 
 
@@ -39,6 +40,32 @@ def test_records_are_tidy_and_complete(smoke):
     )
     assert set(clean) == {trained["history"][-1]["test_accuracy"]}
     assert set(record["metric"]) == {"accuracy", "p_true_is_1", "zero_gradient"}
+
+
+def test_distances_record(smoke):
+    """A row an image; DeepFool on the first 40 of 100; the nearest boundary is nearer in linf."""
+    record = pd.read_csv(smoke.folder / RESULTS / "records/mnist/sgd/seed=1/distances.csv")
+    assert list(record["index"]) == list(range(100))
+    assert list(record["deepfool_l2"].notna()) == list(record["deepfool_linf"].notna()) == 40 * [True] + 60 * [False]
+    assert (record["linf"] <= record["l2"]).all() and (record["l2"] > 0).all()
+    pd.testing.assert_series_equal(record["linf_signed"] >= 0, record["correct"], check_names=False)
+
+
+def test_curvature_record(smoke):
+    """The same random images for every model, drawn from all test images in use."""
+    drawn = []
+    for path in sorted((smoke.folder / RESULTS / "records/mnist").glob("*/seed=*/curvature.csv")):
+        record = pd.read_csv(path)
+        assert dict(record["metric"].value_counts()) == {
+            "eigenvalue": 150,
+            "finite_difference": 40,
+            "confidence_free": 10,
+        }
+        assert (record.loc[record["rank"] >= 10, "value"] == 0).all()
+        assert (record.loc[~(record["rank"] >= 10), "value"] > 0).all()
+        drawn.append(list(record["index"][:10]))
+    assert len(drawn) == 4 and all(index == drawn[0] for index in drawn)
+    assert drawn[0] == sorted(set(drawn[0])) and 100 < drawn[0][-1] < 500
 
 
 def test_provenance(smoke):
@@ -85,13 +112,17 @@ def test_snakemakes_own_report(smoke, tmp_path):
         ({"label": "another"}, {*FIGURES, "report", "all"}),
         (
             {"datasets": {"mnist": {"metrics": {"fgsm": {"losses": ["ce", "margin"]}}}}},
-            {"fgsm", *FIGURES, "report", "all"},
+            {"fgsm", *FGSM, "report", "all"},
         ),
         (
             {"datasets": {"mnist": {"privacy": {"deltas": [1e-7]}}}},
             {"privacy", "privacy_table", *FIGURES, "report", "all"},
         ),
         ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report", "all"}),
+        (
+            {"datasets": {"mnist": {"metrics": {"curvature": {"images": 11}}}}},
+            {"curvature", "fig5c", "report", "all"},
+        ),
     ],
 )
 def test_an_edit_reruns_what_it_touches(smoke, tmp_path, change, jobs):

@@ -19,6 +19,11 @@ def test_a_figure_asks_for_its_ancestors_only(ready, figure, runs):
     assert jobs == {"train": 5 * runs, "fgsm": 5 * runs, "privacy": runs - 1, figure: 1}
 
 
+@pytest.mark.parametrize(("figure", "metric"), [("fig5a", "distances"), ("fig5b", "distances"), ("fig5c", "curvature")])
+def test_a_figure_asks_for_its_metric_only(ready, figure, metric):
+    assert ready.planned(figure, config=PAPER) == {"train": 10, metric: 10, "privacy": 1, figure: 1}
+
+
 def test_a_figure_by_its_file(ready):
     by_name = ready.planned("fig2", config=DEMO)
     assert ready.planned("results/demo/figures/fig2.pdf", config=DEMO) == by_name
@@ -49,6 +54,7 @@ def test_data_that_must_be_made_again_does_not_hide_the_rest(ready):
 def test_everything_by_default(ready):
     jobs = ready.planned(config=PAPER)
     assert jobs["train"] == jobs["fgsm"] == 85 and jobs["report"] == jobs["all"] == 1
+    assert jobs["distances"] == jobs["curvature"] == 10
 
 
 def test_a_figure_of_ones_own(ready):

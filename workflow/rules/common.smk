@@ -1,3 +1,4 @@
+import csv
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,10 @@ def one_run_at_a_time():
         raise WorkflowError("another run is at work in this folder; wait for it or stop it") from None
 
 
+onstart:
+    one_run_at_a_time()
+
+
 def files(pattern, dataset, runs, **more):
     """The files of a pattern for the runs of a dataset, with every seed if the pattern has one."""
     values = {"study": study.name, "dataset": dataset, "run": [run.name for run in runs], "seed": study.seeds}
@@ -42,9 +47,41 @@ def metric_settings(metric, wildcards):
     return study.dataset(wildcards.dataset)["metrics"][metric]
 
 
+# metrics that draw the images they measure, at random, from all test images in use
+DRAWING = {"curvature"}
+
+
 def metric_size(metric, wildcards):
-    """Number of test images that a metric measures, the first ones."""
+    """Number of test images that a metric is given, the first ones."""
+    if metric in DRAWING:
+        return study.sizes(wildcards.dataset)["test"]
     return study.size(wildcards.dataset, metric)
+
+
+def extra_input(metric, wildcards):
+    """What a metric needs besides a model and the test images."""
+    return f"data/mnist_c/{metric_settings(metric, wildcards)['source']}.npz" if metric == "corruptions" else []
+
+
+def paper_values(table):
+    """Column -> row -> number of the file in workflow/paper/ that a table names; nothing if it names none."""
+    if not table.settings.get("paper"):
+        return {}
+    with open(f"{workflow.basedir}/workflow/paper/{table.settings['paper']}", newline="", encoding="utf-8") as file:
+        key, *columns = next(rows := csv.reader(file))
+        lines = list(rows)
+    return {name: {line[0]: float(line[i]) for line in lines} for i, name in enumerate(columns, start=1)}
+
+
+def figure_files(suffix):
+    """The figures of the study in a format, and a contact sheet of the corruptions that a table or figure is about."""
+    sources = {
+        study.dataset(display.dataset)["metrics"]["corruptions"]["source"]
+        for display in study.displays
+        if display.metric == "corruptions"
+    }
+    names = [*study.figures, *(f"mnist_c_{source}" for source in sorted(sources))]
+    return [f"results/{study.name}/figures/{name}.{suffix}" for name in names]
 
 
 PRIVACY_CAPTION = "workflow/report/privacy.rst"
@@ -54,6 +91,13 @@ def caption(shown):
     """The caption of a figure or table: its own, or the one of its metric."""
     own = Path(f"workflow/report/{shown.name}.rst")
     return str(own if (Path(workflow.basedir) / own).exists() else own.with_name(f"{shown.metric}.rst"))
+
+
+def report_captions():
+    """Name of a figure or table -> its caption file, for all that the report shows."""
+    sheets = [Path(path).stem for path in figure_files("png") if Path(path).stem not in study.figures]
+    captions = {display.name: caption(display) for display in study.displays}
+    return captions | dict.fromkeys(sheets, "workflow/report/contact_sheet.rst") | {"privacy": PRIVACY_CAPTION}
 
 
 def caption_values(shown):

@@ -18,3 +18,49 @@ rule download:
         "Getting {wildcards.dataset} and checking every file"
     script:
         "../scripts/download.py"
+
+
+rule pessimal_noise:
+    input:
+        train="data/mnist/train.npz",
+        test="data/mnist/test.npz",
+    output:
+        "data/mnist_c/pessimal.npy",
+    log:
+        "data/mnist_c/pessimal.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        code=fingerprint("corruptions.pessimal", "models"),
+    message:
+        "Finding the noise that hurts a network of our own most, for MNIST-C's pessimal_noise"
+    script:
+        "../scripts/pessimal_noise.py"
+
+
+rule mnist_c:
+    input:
+        test="data/mnist/test.npz",
+        pattern=lambda wildcards: [] if wildcards.source == "zenodo" else "data/mnist_c/pessimal.npy",
+    output:
+        sets="data/mnist_c/{source}.npz",
+        origins="data/mnist_c/{source}.json",
+    log:
+        "data/mnist_c/{source}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        mirrors=study.dataset("mnist")["mirrors"] if "mnist" in study.config["datasets"] else [],
+        code=fingerprint("mnist_c"),
+    message:
+        "Making the 31 test sets of MNIST-C (source: {wildcards.source})"
+    script:
+        "../scripts/mnist_c.py"

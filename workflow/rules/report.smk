@@ -1,13 +1,9 @@
 rule report:
     input:
-        figures=[f"results/{study.name}/figures/{figure}.png" for figure in study.figures],
-        numbers=[f"results/{study.name}/figures/{figure}.csv" for figure in study.figures],
+        figures=figure_files("png"),
         tables=[f"results/{study.name}/tables/{table}.html" for table in (*study.tables, "privacy")],
         template=f"{workflow.basedir}/workflow/report/report.html.jinja",
-        figure_captions=[f"{workflow.basedir}/{caption(figure)}" for figure in study.figures.values()],
-        table_captions=[
-            f"{workflow.basedir}/{path}" for path in (*map(caption, study.tables.values()), PRIVACY_CAPTION)
-        ],
+        captions=[f"{workflow.basedir}/{path}" for path in report_captions().values()],
     output:
         f"results/{study.name}/report.html",
     log:
@@ -23,8 +19,8 @@ rule report:
         title=study.config["title"] or study.name,
         label=study.config["label"],
         facts=study.facts(),
-        figures={figure.name: caption_values(figure) for figure in study.figures.values()},
-        tables={table.name: caption_values(table) for table in study.tables.values()},
+        captions=report_captions(),
+        values={display.name: caption_values(display) for display in study.displays},
     message:
         "Writing results/{params.study}/report.html"
     script:

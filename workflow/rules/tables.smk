@@ -24,8 +24,8 @@ for table in study.tables.values():
             runtime=10,
         params:
             **caption_values(table),
-            name=table.name,
             runs=[run.name for run in table.runs],
+            paper=paper_values(table),
             label=study.config["label"],
             code=fingerprint(f"tables.{table.metric}", "tables.render", "records"),
         message:

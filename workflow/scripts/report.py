@@ -15,39 +15,30 @@ with job(snakemake):
     from dprobust import records
     from dprobust.tables.render import html
 
-    def render(caption: str, values: dict) -> Markup:
-        """A caption as Snakemake's own report renders it: Jinja, then reStructuredText."""
-        text = jinja2.Template(Path(caption).read_text(encoding="utf-8")).render(
-            snakemake=SimpleNamespace(params=values)
-        )
-        return Markup(publish_parts(text, writer="html")["body"])
-
     p, source = snakemake.params, snakemake.input
-    figures = [
-        {
-            "name": name,
-            "title": values["settings"]["title"],
-            "caption": render(caption, values),
-            "image": base64.b64encode(Path(png).read_bytes()).decode(),
-            "numbers": Markup(html(pd.read_csv(csv).round(4))),
-        }
-        for (name, values), caption, png, csv in zip(
-            p.figures.items(), source.figure_captions, source.figures, source.numbers, strict=True
-        )
-    ]
-    shown = p.tables | {"privacy": {"settings": {"title": "Privacy of every run"}}}
-    tables = [
-        {
-            "name": name,
-            "title": values["settings"]["title"],
-            "caption": render(caption, values),
-            "html": Markup(Path(html_file).read_text(encoding="utf-8")),
-        }
-        for (name, values), caption, html_file in zip(shown.items(), source.table_captions, source.tables, strict=True)
-    ]
+    captions = dict(zip(p.captions, map(Path, source.captions), strict=True))
+
+    def show(name: str) -> dict:
+        """Name, title and caption, rendered as Snakemake's own report does: Jinja, then reStructuredText."""
+        values = p.values.get(name, {})
+        template = jinja2.Template(captions[name].read_text(encoding="utf-8"))
+        text = template.render(snakemake=SimpleNamespace(params=values))
+        caption = publish_parts(text, writer="html", settings_overrides={"report_level": 5})["body"]
+        return {"name": name, "title": values.get("settings", {}).get("title", ""), "caption": Markup(caption)}
+
+    def numbers(csv: Path) -> Markup:
+        """The numbers in a figure to four digits, however small they are."""
+        table = pd.read_csv(csv).astype(object).fillna("")
+        return Markup(html(table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else value)))
+
+    figures, tables = [], []
+    for png in map(Path, source.figures):
+        csv = png.with_suffix(".csv")
+        image = base64.b64encode(png.read_bytes()).decode()
+        figures.append(show(png.stem) | {"image": image, "numbers": numbers(csv) if csv.exists() else ""})
+    for page in map(Path, source.tables):
+        tables.append(show(page.stem) | {"html": Markup(page.read_text(encoding="utf-8"))})
     template = jinja2.Environment(autoescape=True).from_string(Path(source.template).read_text(encoding="utf-8"))
     facts = [*p.facts, ("code", records.commit() or "not under version control")]
-    Path(snakemake.output[0]).write_text(
-        template.render(title=p.title, label=p.label, facts=facts, figures=figures, tables=tables),
-        encoding="utf-8",
-    )
+    page = template.render(title=p.title, label=p.label, facts=facts, figures=figures, tables=tables)
+    Path(snakemake.output[0]).write_text(page, encoding="utf-8")

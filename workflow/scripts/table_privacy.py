@@ -8,8 +8,7 @@ with job(snakemake):
     from dprobust import records
     from dprobust.tables import privacy, render
 
+    output = snakemake.output
     rows = records.read(map(Path, snakemake.input))
-    records.write_table(Path(snakemake.output.csv), rows)
-    table = privacy.make(rows)
-    Path(snakemake.output.html).write_text(render.html(table), encoding="utf-8")
-    Path(snakemake.output.tex).write_text(render.latex(table, "Privacy of every run.", "tab:privacy"), encoding="utf-8")
+    records.write_table(Path(output.csv), rows)
+    render.write(privacy.make(rows), Path(output.html), Path(output.tex), "Privacy of every run")
