@@ -43,12 +43,12 @@ def test_at_clip_1_the_noise_rules_are_one_run():
 
 
 def test_the_paper_trains_shared_runs_once():
-    """All but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 31."""
+    """All but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 35."""
     paper = study()
     runs = paper.runs("mnist")
     assert len(runs) == len(set(runs)) == 17
-    assert sum(len(figure.runs) for figure in paper.figures.values()) == 31
-    assert list(paper.figures) == ["fig2", "fig3a", "fig3b", "fig3c", "fig5a", "fig5b", "fig5c", "fig7"]
+    assert sum(len(figure.runs) for figure in paper.figures.values()) == 35
+    assert list(paper.figures) == ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig5a", "fig5b", "fig5c", "fig7"]
     assert paper.training("mnist", "dpsgd_sigma=1.3_clip=0.5_noise=sigma") == {
         "epochs": 50,
         "batch_size": 256,
@@ -137,6 +137,18 @@ ERRORS = {
     "eigenvalues": (
         lambda c: mnist(c)["metrics"]["curvature"].update(eigenvalues=785),
         "curvature.eigenvalues: 785, but an image of mnist has 784 pixels",
+    ),
+    "restarts": (
+        lambda c: mnist(c)["metrics"]["pgd"].update(restarts=3),
+        "metrics.pgd.restarts: found 3, expected one of 1",
+    ),
+    "sample": (
+        lambda c: mnist(c).update(test_size=4),
+        "cross_sections.samples: 4, but images 0 to 3 are in use",
+    ),
+    "table's loss that is not measured": (
+        lambda c: mnist(c)["metrics"]["pgd"].update(losses=["ce"]),
+        "tables.table1.losses: margin is not among datasets.mnist.metrics.pgd.losses",
     ),
     "study": (lambda c: c.update(study="../up"), 'study: found "../up", must match'),
     "nothing": (lambda c: c.pop("figures"), "(top level): missing key 'figures'"),
