@@ -94,7 +94,7 @@ def test_privacy_table(smoke):
 
 def test_report_is_one_self_contained_page(smoke):
     page = (smoke.folder / RESULTS / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert page.count("data:image/png;base64,") == len(FIGURES) + 1  # and the contact sheet
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     for figure in FIGURES:
         assert f'id="{figure}"' in page
@@ -109,14 +109,14 @@ def test_snakemakes_own_report(smoke, tmp_path):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"label": "another"}, {*FIGURES, "report", "all"}),
+        ({"label": "another"}, {*FIGURES, "table2", "contact_sheet", "report", "all"}),
         (
             {"datasets": {"mnist": {"metrics": {"fgsm": {"losses": ["ce", "margin"]}}}}},
             {"fgsm", *FGSM, "report", "all"},
         ),
         (
             {"datasets": {"mnist": {"privacy": {"deltas": [1e-7]}}}},
-            {"privacy", "privacy_table", *FIGURES, "report", "all"},
+            {"privacy", "privacy_table", "table2", *FIGURES, "report", "all"},
         ),
         ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report", "all"}),
         (
