@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,6 +23,17 @@ def test_every_target_is_there(smoke):
     for suffix in ("csv", "tex", "html"):
         assert (results / f"tables/privacy.{suffix}").stat().st_size > 500
     assert "100%" in smoke.output
+
+
+def test_an_interpreter_whose_path_has_spaces(ready, tmp_path):
+    """As in a clone in such a folder."""
+    spaced = tmp_path / "some folder"
+    spaced.mkdir()
+    (spaced / "venv").symlink_to(Path(sys.prefix))
+    target = f"{RESULTS}/models/mnist/sgd/seed=0/train.json"
+    command = [str(spaced / "venv" / "bin" / "python"), *ready.command(target)[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (ready.folder / target).exists(), done.stderr[-2000:]
 
 
 def test_second_run_has_nothing_to_do(smoke):
