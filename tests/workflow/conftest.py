@@ -1,7 +1,7 @@
 import shutil
 
 import pytest
-from helpers import Workspace
+from helpers import ROOT, Workspace
 
 
 @pytest.fixture
@@ -22,9 +22,19 @@ def smoke(tmp_path_factory, mnist):
     """A finished smoke run, and the run's output. Tests leave it as they find it."""
     folder = tmp_path_factory.mktemp("a smoke run")  # with spaces
     _copy(folder, mnist)
+    _copy_mnist_c(folder)
     workspace = Workspace(folder)
     workspace.output = workspace.run().output
     return workspace
+
+
+def _copy_mnist_c(folder):
+    """The corrupted sets, if they were made before: they take a minute or two."""
+    made = ROOT / "data" / "mnist_c"
+    if all((made / name).exists() for name in ("pessimal.npy", "generate.npz", "generate.json")):
+        (folder / "data" / "mnist_c").mkdir()
+        for name in ("pessimal.npy", "generate.npz", "generate.json"):
+            shutil.copy(made / name, folder / "data" / "mnist_c")
 
 
 def _copy(folder, mnist):

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -21,6 +24,17 @@ def test_every_target_is_there(smoke):
         for table in ("privacy", "table1"):
             assert (results / f"tables/{table}.{suffix}").stat().st_size > 500
     assert "100%" in smoke.output
+
+
+def test_an_interpreter_whose_path_has_spaces(ready, tmp_path):
+    """As in a clone in such a folder."""
+    spaced = tmp_path / "some folder"
+    spaced.mkdir()
+    (spaced / "venv").symlink_to(Path(sys.prefix))
+    target = f"{RESULTS}/models/mnist/sgd/seed=0/train.json"
+    command = [str(spaced / "venv" / "bin" / "python"), *ready.command(target)[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (ready.folder / target).exists(), done.stderr[-2000:]
 
 
 def test_second_run_has_nothing_to_do(smoke):
@@ -130,7 +144,7 @@ def test_privacy_table(smoke):
 
 def test_report_is_one_self_contained_page(smoke):
     page = (smoke.folder / RESULTS / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert page.count("data:image/png;base64,") == len(FIGURES) + 1  # and the contact sheet
     assert not re.search(r'(src|href)="(?!data:|#)', page)
     for figure in FIGURES:
         assert f'id="{figure}"' in page
@@ -145,14 +159,14 @@ def test_snakemakes_own_report(smoke, tmp_path):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"label": "another"}, {*FIGURES, "report", "all"}),
+        ({"label": "another"}, {*FIGURES, "table2", "contact_sheet", "report", "all"}),
         (
             {"datasets": {"mnist": {"metrics": {"fgsm": {"losses": ["ce", "margin"]}}}}},
             {"fgsm", *FGSM, "report", "all"},
         ),
         (
             {"datasets": {"mnist": {"privacy": {"deltas": [1e-7]}}}},
-            {"privacy", "privacy_table", *FIGURES, "report", "all"},
+            {"privacy", "privacy_table", "table2", *FIGURES, "report", "all"},
         ),
         ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report", "all"}),
         (

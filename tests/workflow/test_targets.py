@@ -47,7 +47,13 @@ def test_a_figure_by_its_file(ready):
     ("target", "jobs"),
     [
         ("models", {"train": 85, "models": 1}),
-        ("tables", {"train": 85, "privacy": 17, "privacy_table": 1, "tables": 1}),
+        (
+            "tables",
+            {"train": 85, "privacy": 17, "privacy_table": 1, "tables": 1}
+            | {"pessimal_noise": 1, "mnist_c": 1, "corruptions": 30, "table2": 1},
+        ),
+        ("table2", {"train": 30, "pessimal_noise": 1, "mnist_c": 1, "corruptions": 30, "table2": 1}),
+        ("results/paper/figures/mnist_c_auto.pdf", {"pessimal_noise": 1, "mnist_c": 1, "contact_sheet": 1}),
     ],
 )
 def test_stages_of_the_paper(ready, target, jobs):

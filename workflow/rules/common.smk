@@ -1,4 +1,6 @@
 import csv
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +10,9 @@ from snakemake.exceptions import WorkflowError
 from dprobust.errors import UserError
 from dprobust.fingerprint import fingerprint
 from dprobust.study import Study
+
+# Snakemake puts the interpreter's path into shell commands as it is: quoted, it may have spaces.
+sys.executable = shlex.quote(sys.executable)
 
 try:
     study = Study(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
