@@ -218,6 +218,10 @@ def _check_dataset(name: str, entry: dict[str, Any]) -> None:
     for metric, settings in entry["metrics"].items():
         if (eps := settings.get("eps", [])) != sorted(eps):
             raise ConfigError(f"{here}.metrics.{metric}.eps: must be in ascending order")
+        images = min(settings["images"] or math.inf, entry["test_size"] or source.sizes["test"])
+        for sample in settings.get("samples", []):
+            if sample >= images:
+                raise ConfigError(f"{here}.metrics.{metric}.samples: {sample}, but images 0 to {images - 1} are in use")
     if (k := entry["metrics"]["curvature"]["eigenvalues"]) > (inputs := math.prod(source.shape)):
         raise ConfigError(f"{here}.metrics.curvature.eigenvalues: {k}, but an image of {name} has {inputs} pixels")
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from dprobust.files import replaced
 
-MATHS = {"σ": r"$\sigma$", "ε": r"$\varepsilon$", "δ": r"$\delta$", "∞": r"$\infty$"}
+MATHS = {"σ": r"$\sigma$", "ε": r"$\varepsilon$", "δ": r"$\delta$", "∞": r"$\infty$", "±": r"$\pm$", "−": "$-$"}
 
 
 def html(table: pd.DataFrame) -> str:
@@ -15,8 +15,15 @@ def html(table: pd.DataFrame) -> str:
 
 
 def latex(table: pd.DataFrame, caption: str, label: str) -> str:
-    """A LaTeX table with booktabs rules; Greek letters and the infinity sign are set in math mode."""
-    text = table.to_latex(index=False, caption=caption, label=label, escape=True, column_format="l" * table.shape[1])
+    """A LaTeX table with booktabs rules; Greek letters and mathematical signs are set in math mode."""
+    text = table.to_latex(
+        index=False,
+        caption=caption,
+        label=label,
+        escape=True,
+        column_format="l" * table.shape[1],
+        multicolumn_format="c",
+    )
     for symbol, command in MATHS.items():
         text = text.replace(symbol, command)
     return text

@@ -114,4 +114,5 @@ def caption_values(shown):
         "seeds": len(study.seeds),
         "epochs": entry["training"]["dpsgd"]["epochs"],
         "delta": entry["privacy"]["deltas"][0],
+        "measured": entry["metrics"][shown.metric],
     }

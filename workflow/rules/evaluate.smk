@@ -6,6 +6,9 @@ METRICS = {
     "corruptions": ("inference", 30),
     "distances": ("distances", 30),
     "curvature": ("curvature", 10),
+    "pgd": ("attacks", 60),
+    "pgd_iterations": ("attacks", 60),
+    "cross_sections": ("crosssection", 30),
 }
 
 
