@@ -10,12 +10,14 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from dprobust.plots.style import STYLE, colours, label
 from dprobust.study import Run
 
 RIGHT = "#5BAE6A"
-REDS = ("#FCE0D6", "#F4A58A", "#E0664F", "#B3243A", "#6B1030")
+REDS = ("#F9CDBE", "#F4A58A", "#E0664F", "#B3243A", "#6B1030")
 """The wrong classes, blended from the first to the last that is seen."""
 
 
@@ -63,15 +65,20 @@ def draw(
             axes.axis("off")
         for run, row in zip(runs, rows, strict=True):
             for axes, sample in zip(row, samples, strict=True):
-                shades = reds | {labels[sample]: RIGHT}
-                _regions(axes, sections[run.name, sample]["offset"], grids[run.name, sample], shades)
+                _regions(axes, sections[run.name, sample]["offset"], grids[run.name, sample], labels[sample], reds)
                 axes.tick_params(labelleft=axes is row[0], labelbottom=row is rows[-1], labelsize=7)
             name = label(run, epsilons.get(run.name)).replace(" (", "\n(")
             row[0].set_ylabel(name, color=colours(runs)[run], fontweight="bold", fontsize=8)
         figure.supxlabel("random direction orthogonal to the normal (l2, pixels in [0, 1])", fontsize=8)
         figure.supylabel("normal to the nearest boundary (l2)", fontsize=8)
-        figure.suptitle(settings["title"], fontsize=10)
-        thumbnails[-1].set_title(note)
+        key = {
+            "the image": Line2D([], [], color="black", marker="+", linestyle=""),
+            "its class": Patch(color=RIGHT),
+            "another class, as numbered": Patch(color=REDS[2]),
+        }
+        figure.legend(key.values(), key.keys(), loc="outside lower center", ncols=len(key))
+        figure.suptitle(settings["title"], fontsize=10, x=0.01, ha="left")
+        figure.text(0.99, 0.99, note, ha="right", va="top", fontsize=7, color="#777777")
     numbers = [
         {
             "run": run.name,
@@ -89,14 +96,14 @@ def draw(
     return figure, pd.DataFrame(numbers)
 
 
-def _regions(axes: Axes, offsets: np.ndarray, grid: np.ndarray, shades: Mapping[int, str]) -> None:
-    """Regions in their colours, thin lines between them, the class in each that has room, a cross at the image."""
+def _regions(axes: Axes, offsets: np.ndarray, grid: np.ndarray, right: int, reds: Mapping[int, tuple]) -> None:
+    """Regions in their colours, thin lines between them, the wrong class where there is room, a cross at the image."""
     cell = (offsets[-1] - offsets[0]) / (len(offsets) - 1) / 2
     extent = (offsets[0] - cell, offsets[-1] + cell) * 2
     classes = np.unique(grid)
     axes.imshow(
         np.searchsorted(classes, grid),
-        cmap=ListedColormap([shades[c] for c in classes]),
+        cmap=ListedColormap([RIGHT if c == right else reds[c] for c in classes]),
         vmin=-0.5,
         vmax=len(classes) - 0.5,
         origin="lower",
@@ -108,8 +115,9 @@ def _regions(axes: Axes, offsets: np.ndarray, grid: np.ndarray, shades: Mapping[
         if not region.all():
             axes.contour(offsets, offsets, region, levels=[0.5], colors="#222222", linewidths=0.4)
         row, column, room = _inside(region)
-        if room > len(grid) / 25:
-            axes.text(offsets[column], offsets[row], str(c), ha="center", va="center", fontsize=7)
+        if c != right and room > len(grid) / 25:
+            ink = "white" if sum(reds[c]) < 1.5 else "black"
+            axes.text(offsets[column], offsets[row], str(c), ha="center", va="center", fontsize=8, color=ink)
     axes.plot(0, 0, "+", color="black", markersize=6, markeredgewidth=1)
 
 
@@ -120,5 +128,6 @@ def _inside(region: np.ndarray) -> tuple[int, int, int]:
         room, last = room + 1, left
         padded = np.pad(left, 1)
         left = left & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    row, column = np.argwhere(last)[0]
+    farthest = np.argwhere(last)
+    row, column = farthest[np.abs(farthest - farthest.mean(axis=0)).sum(axis=1).argmin()]
     return row, column, room

@@ -57,11 +57,15 @@ def draw(
                     of = (curves["run"] == run.name) & (curves["eps"] == eps) & (curves["alpha"] == alpha)
                     curve = curves[of]
                     panel.plot(curve["iterations"], curve["mean"], color=shade[run], linestyle=style, linewidth=1.4)
+                    if (curve["seeds"] > 1).any():
+                        panel.fill_between(
+                            curve["iterations"], curve["min"], curve["max"], color=shade[run], alpha=0.12, linewidth=0
+                        )
                     half = curve[curve["mean"] >= 0.5].head(1)
                     panel.plot(half["iterations"], half["mean"], "o", color=shade[run], markersize=3.5)
-            panel.set_title(f"eps = {eps:g}", loc="left")
+            panel.set_title(f"eps = {eps:g}", loc="left", fontsize=9)
             panel.set(xlabel="PGD steps", xlim=(0, curves["iterations"].max()), ylim=(-0.02, 1.02))
-        axes[0].set_ylabel("fooled, of the images\nthat were classified right")
+        axes[0].set_ylabel("fooled within so many steps,\nof the images classified right")
         axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
         key = [("trained with", None)]
         key += [(label(run, epsilons.get(run.name)), Line2D([], [], color=shade[run])) for run in runs]
@@ -75,4 +79,6 @@ def draw(
             ("half are fooled", Line2D([], [], color="#555555", marker="o", markersize=3.5, linestyle="")),
         ]
         legend(figure, key)
+        figure.suptitle(settings["title"], fontsize=10, x=0.01, ha="left")
+        axes[-1].set_title(note, loc="right", fontsize=7, color="#777777")
     return figure, curves
