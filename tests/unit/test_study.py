@@ -43,12 +43,13 @@ def test_at_clip_1_the_noise_rules_are_one_run():
 
 
 def test_the_paper_trains_shared_runs_once():
-    """All but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 31."""
+    """All but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 35."""
     paper = study()
     runs = paper.runs("mnist")
     assert len(runs) == len(set(runs)) == 17
-    assert sum(len(figure.runs) for figure in paper.figures.values()) == 31
-    assert list(paper.figures) == ["fig2", "fig3a", "fig3b", "fig3c", "fig5a", "fig5b", "fig5c", "fig7"]
+    assert sum(len(figure.runs) for figure in paper.figures.values()) == 35
+    names = ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig5a", "fig5b", "fig5c", "fig7"]
+    assert list(paper.figures) == names and list(paper.tables) == ["table1", "table2"]
     assert paper.training("mnist", "dpsgd_sigma=1.3_clip=0.5_noise=sigma") == {
         "epochs": 50,
         "batch_size": 256,

@@ -11,7 +11,8 @@ import pytest
 from helpers import ROOT
 
 FGSM = ("fig2", "fig3a", "fig3b", "fig3c", "fig7")
-FIGURES = (*FGSM, "fig5a", "fig5b", "fig5c")
+FIGURES = (*FGSM, "fig1", "fig4", "fig5a", "fig5b", "fig5c")
+TABLES = ("table1", "table2")
 RESULTS = "results/smoke"
 
 
@@ -123,16 +124,20 @@ def test_snakemakes_own_report(smoke, tmp_path):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"label": "another"}, {*FIGURES, "table2", "contact_sheet", "report", "all"}),
+        ({"label": "another"}, {*FIGURES, *TABLES, "contact_sheet", "report", "all"}),
         (
             {"datasets": {"mnist": {"metrics": {"fgsm": {"losses": ["ce", "margin"]}}}}},
             {"fgsm", *FGSM, "report", "all"},
         ),
         (
             {"datasets": {"mnist": {"privacy": {"deltas": [1e-7]}}}},
-            {"privacy", "privacy_table", "table2", *FIGURES, "report", "all"},
+            {"privacy", "privacy_table", *TABLES, *FIGURES, "report", "all"},
         ),
         ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report", "all"}),
+        (
+            {"datasets": {"mnist": {"metrics": {"pgd": {"alpha": 0.02}}}}},
+            {"pgd", "table1", "report", "all"},
+        ),
         (
             {"datasets": {"mnist": {"metrics": {"curvature": {"images": 11}}}}},
             {"curvature", "fig5c", "report", "all"},

@@ -37,8 +37,10 @@ def test_a_figure_by_its_file(ready):
         (
             "tables",
             {"train": 85, "privacy": 17, "privacy_table": 1, "tables": 1}
-            | {"pessimal_noise": 1, "mnist_c": 1, "corruptions": 30, "table2": 1},
+            | {"pessimal_noise": 1, "mnist_c": 1, "corruptions": 30, "table2": 1, "pgd": 10, "table1": 1},
         ),
+        ("table1", {"train": 10, "pgd": 10, "table1": 1}),
+        ("fig4", {"train": 10, "pgd_iterations": 10, "privacy": 1, "fig4": 1}),
         ("table2", {"train": 30, "pessimal_noise": 1, "mnist_c": 1, "corruptions": 30, "table2": 1}),
         ("results/paper/figures/mnist_c_auto.pdf", {"pessimal_noise": 1, "mnist_c": 1, "contact_sheet": 1}),
     ],
