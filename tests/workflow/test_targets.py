@@ -76,7 +76,7 @@ def test_a_figure_of_ones_own(ready):
     [
         ({"seed": [1]}, "config: (top level): unknown key 'seed'; did you mean 'seeds'?"),
         ({"datasets": {"mnist": {"training": {"sgd": {"lr": "high"}}}}}, 'training.sgd.lr: found "high"'),
-        ({"datasets": {"mnist": {"metrics": {"pgd": {}}}}}, "datasets.mnist.metrics: unknown key 'pgd'"),
+        ({"datasets": {"mnist": {"metrics": {"pdg": {}}}}}, "datasets.mnist.metrics: unknown key 'pdg'"),
         ({"datasets": {"mnist": {"train_size": 9}}}, "batch_size: 256 is more than the 9 training examples"),
         ({"figures": {"fig2": {"runs": [{"sigma": -1, "clip": 1}]}}}, "runs[0].sigma: found -1, must be at least 0"),
     ],
