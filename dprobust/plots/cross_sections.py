@@ -69,7 +69,8 @@ def draw(
                 axes.tick_params(labelleft=axes is row[0], labelbottom=row is rows[-1], labelsize=7)
             name = label(run, epsilons.get(run.name)).replace(" (", "\n(")
             row[0].set_ylabel(name, color=colours(runs)[run], fontweight="bold", fontsize=8)
-        figure.supxlabel("random direction orthogonal to the normal (l2, pixels in [0, 1])", fontsize=8)
+        middle = rows[-1][len(samples) // 2]
+        middle.set_xlabel("random direction orthogonal to the normal (l2, pixels in [0, 1])", fontsize=8)
         figure.supylabel("normal to the nearest boundary (l2)", fontsize=8)
         key = {
             "the image": Line2D([], [], color="black", marker="+", linestyle=""),

@@ -76,7 +76,7 @@ def draw(
         ]
         key += [
             ("", None),
-            ("half are fooled", Line2D([], [], color="#555555", marker="o", markersize=3.5, linestyle="")),
+            ("at least half are fooled", Line2D([], [], color="#555555", marker="o", markersize=3.5, linestyle="")),
         ]
         legend(figure, key)
         figure.suptitle(settings["title"], fontsize=10, x=0.01, ha="left")

@@ -139,6 +139,18 @@ ERRORS = {
         lambda c: mnist(c)["metrics"]["curvature"].update(eigenvalues=785),
         "curvature.eigenvalues: 785, but an image of mnist has 784 pixels",
     ),
+    "restarts": (
+        lambda c: mnist(c)["metrics"]["pgd"].update(restarts=3),
+        "metrics.pgd.restarts: found 3, expected one of 1",
+    ),
+    "sample": (
+        lambda c: mnist(c).update(test_size=4),
+        "cross_sections.samples: 4, but images 0 to 3 are in use",
+    ),
+    "table's loss that is not measured": (
+        lambda c: mnist(c)["metrics"]["pgd"].update(losses=["ce"]),
+        "tables.table1.losses: margin is not among datasets.mnist.metrics.pgd.losses",
+    ),
     "study": (lambda c: c.update(study="../up"), 'study: found "../up", must match'),
     "nothing": (lambda c: c.pop("figures"), "(top level): missing key 'figures'"),
     "null": (lambda c: c.update(datasets=None), "datasets: found null, expected object"),

@@ -22,7 +22,8 @@ def test_every_target_is_there(smoke):
         assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
     for suffix in ("csv", "tex", "html"):
-        assert (results / f"tables/privacy.{suffix}").stat().st_size > 500
+        for table in ("privacy", "table1"):
+            assert (results / f"tables/{table}.{suffix}").stat().st_size > 500
     assert "100%" in smoke.output
 
 
@@ -55,6 +56,41 @@ def test_records_are_tidy_and_complete(smoke):
     )
     assert set(clean) == {trained["history"][-1]["test_accuracy"]}
     assert set(record["metric"]) == {"accuracy", "p_true_is_1", "zero_gradient"}
+
+
+def test_pgd_record(smoke):
+    """Without attack, and for each eps after 30 and after 40 steps; the stronger attack leaves fewer right."""
+    record = pd.read_csv(smoke.folder / RESULTS / "records/mnist/sgd/seed=1/pgd.csv")
+    assert list(record) == ["dataset", "run", "seed", "metric", "loss", "eps", "alpha", "steps", "n", "value"]
+    for _, rows in record.groupby("loss"):
+        cases = [(0.0, 0), *((eps, steps) for eps in (0.1, 0.2, 0.3) for steps in (30, 40))]
+        assert list(zip(rows["eps"], rows["steps"], strict=True)) == cases
+        assert rows["value"].iloc[0] > rows["value"].iloc[1] >= rows["value"].iloc[-1]
+    assert set(record["n"]) == {32} and set(record["alpha"]) == {0.01}
+
+
+def test_pgd_iterations_record(smoke):
+    """Every image is counted once; those wrong from the start are as many for every attack."""
+    record = pd.read_csv(smoke.folder / RESULTS / "records/mnist/sgd/seed=1/pgd_iterations.csv")
+    assert set(record.groupby(["eps", "alpha"])["value"].sum()) == {32} and len(record) == 3 * 2 * 42
+    assert record.loc[record["iterations"] == 0, "metric"].eq("wrong_from_the_start").all()
+    assert record.loc[record["iterations"] == 0, "value"].nunique() == 1
+    assert list(record.loc[record["iterations"] == 40, "metric"]) == ["fooled", "never_fooled"] * 6
+
+
+def test_cross_sections_record(smoke):
+    """Whole grids, of the same images for every model; the class in the middle is the one predicted."""
+    pixels = []
+    for path in sorted((smoke.folder / RESULTS / "records/mnist").glob("*/seed=*/cross_sections.csv")):
+        record = pd.read_csv(path)
+        sizes = record.groupby(["sample", "metric"])["repeat"].sum().unstack()
+        assert list(sizes.index) == [0, 1] and set(sizes["class"]) == {21**2} and set(sizes["pixel"]) == {28**2}
+        for sample in (0, 1):
+            grids = record[record["sample"] == sample].set_index("metric")[["repeat", "value"]]
+            classes = grids.loc["class", "value"].repeat(grids.loc["class", "repeat"])
+            assert classes.iloc[21**2 // 2] == grids.loc["predicted", "value"]
+        pixels.append(record.loc[record["metric"] == "pixel", ["sample", "repeat", "value"]].to_csv(index=False))
+    assert len(pixels) == 4 and len(set(pixels)) == 1
 
 
 def test_distances_record(smoke):

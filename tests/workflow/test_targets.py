@@ -19,9 +19,22 @@ def test_a_figure_asks_for_its_ancestors_only(ready, figure, runs):
     assert jobs == {"train": 5 * runs, "fgsm": 5 * runs, "privacy": runs - 1, figure: 1}
 
 
-@pytest.mark.parametrize(("figure", "metric"), [("fig5a", "distances"), ("fig5b", "distances"), ("fig5c", "curvature")])
+@pytest.mark.parametrize(
+    ("figure", "metric"),
+    [
+        ("fig1", "cross_sections"),
+        ("fig4", "pgd_iterations"),
+        ("fig5a", "distances"),
+        ("fig5b", "distances"),
+        ("fig5c", "curvature"),
+    ],
+)
 def test_a_figure_asks_for_its_metric_only(ready, figure, metric):
     assert ready.planned(figure, config=PAPER) == {"train": 10, metric: 10, "privacy": 1, figure: 1}
+
+
+def test_a_table_asks_for_its_metric_only(ready):
+    assert ready.planned("table1", config=PAPER) == {"train": 10, "pgd": 10, "table1": 1}
 
 
 def test_a_figure_by_its_file(ready):
@@ -63,6 +76,7 @@ def test_everything_by_default(ready):
     jobs = ready.planned(config=PAPER)
     assert jobs["train"] == jobs["fgsm"] == 85 and jobs["report"] == jobs["all"] == 1
     assert jobs["distances"] == jobs["curvature"] == 10
+    assert jobs["pgd"] == jobs["pgd_iterations"] == jobs["cross_sections"] == 10
 
 
 def test_a_figure_of_ones_own(ready):
