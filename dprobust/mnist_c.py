@@ -50,7 +50,7 @@ def prepare(
         source: "zenodo": the official archives; "generate": our generator; "auto": the archives where they can be
             had, else the generator.
         images: the MNIST test images, uint8 (N, 28, 28).
-        pattern: gives the matrix of pessimal noise; called if the sets are generated.
+        pattern: gives the pattern (14, 14) or matrix (196, 196) of pessimal noise; called if the sets are generated.
         folder: where archives and textures are kept, or were placed by hand.
         output: the .npz.
         mirrors: mirrors to try before the official ones (`dprobust.download`).

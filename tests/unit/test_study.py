@@ -48,7 +48,8 @@ def test_the_paper_trains_shared_runs_once():
     runs = paper.runs("mnist")
     assert len(runs) == len(set(runs)) == 17
     assert sum(len(figure.runs) for figure in paper.figures.values()) == 35
-    assert list(paper.figures) == ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig5a", "fig5b", "fig5c", "fig7"]
+    names = ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig5a", "fig5b", "fig5c", "fig7"]
+    assert list(paper.figures) == names and list(paper.tables) == ["table1", "table2"]
     assert paper.training("mnist", "dpsgd_sigma=1.3_clip=0.5_noise=sigma") == {
         "epochs": 50,
         "batch_size": 256,

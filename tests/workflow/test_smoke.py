@@ -171,6 +171,10 @@ def test_snakemakes_own_report(smoke, tmp_path):
         ),
         ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report", "all"}),
         (
+            {"datasets": {"mnist": {"metrics": {"pgd": {"alpha": 0.02}}}}},
+            {"pgd", "table1", "report", "all"},
+        ),
+        (
             {"datasets": {"mnist": {"metrics": {"curvature": {"images": 11}}}}},
             {"curvature", "fig5c", "report", "all"},
         ),

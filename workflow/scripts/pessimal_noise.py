@@ -1,4 +1,4 @@
-"""The pattern of pessimal noise for a network of our own: arrays -> matrix (196, 196)."""
+"""The pattern of pessimal noise for a network of our own: arrays -> pattern (14, 14)."""
 
 from _job import job
 
@@ -9,7 +9,7 @@ with job(snakemake):
     import torch
 
     from dprobust import datasets, models, training
-    from dprobust.corruptions.pessimal import SHORT_SCHEDULE, pessimal_matrix
+    from dprobust.corruptions.pessimal import pessimal_pattern
     from dprobust.files import replaced
 
     torch.set_num_threads(snakemake.threads)
@@ -17,6 +17,6 @@ with job(snakemake):
     model = models.build("lenet", {"mean": [0.1307], "std": [0.3081]}, seed=0)
     training.train(model, train, test, training.Settings(epochs=1, batch_size=64, lr=0.05, momentum=0.5), ("pessimal",))
     data = train.first(10_000)
-    matrix = pessimal_matrix(model, data.images[:, 0], data.labels, schedule=SHORT_SCHEDULE, batch_size=50)
+    pattern = pessimal_pattern(model, data.images[:, 0], data.labels)
     with replaced(Path(snakemake.output[0])) as temporary, temporary.open("wb") as file:
-        np.save(file, matrix)
+        np.save(file, pattern)
