@@ -20,6 +20,7 @@ def job(snakemake: Any) -> Iterator[Any]:
     """
     with Path(snakemake.log[0]).open("w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         logging.basicConfig(stream=log, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+        logging.getLogger("fontTools").setLevel(logging.WARNING)
         for library in ("OMP", "MKL", "OPENBLAS"):  # read when the library is loaded: before torch is first imported
             os.environ[f"{library}_NUM_THREADS"] = str(snakemake.threads)
         try:
