@@ -87,6 +87,7 @@ def test_a_figure_of_ones_own(ready):
         ({"datasets": {"mnist": {"training": {"sgd": {"lr": "high"}}}}}, 'training.sgd.lr: found "high"'),
         ({"datasets": {"mnist": {"metrics": {"pdg": {}}}}}, "datasets.mnist.metrics: unknown key 'pdg'"),
         ({"datasets": {"mnist": {"train_size": 9}}}, "batch_size: 256 is more than the 9 training examples"),
+        ({"tables": {"table1": {"paper": "tabel1.csv"}}}, "tables.table1.paper: no file tabel1.csv in workflow/paper"),
         ({"figures": {"fig2": {"runs": [{"sigma": -1, "clip": 1}]}}}, "runs[0].sigma: found -1, must be at least 0"),
     ],
 )

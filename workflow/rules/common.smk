@@ -72,9 +72,11 @@ def paper_values(table):
     """Column -> row -> number of the file in workflow/paper/ that a table names; nothing if it names none."""
     if not table.settings.get("paper"):
         return {}
-    with open(f"{workflow.basedir}/workflow/paper/{table.settings['paper']}", newline="", encoding="utf-8") as file:
-        key, *columns = next(rows := csv.reader(file))
-        lines = list(rows)
+    path = Path(workflow.basedir) / "workflow/paper" / table.settings["paper"]
+    if not path.is_file():
+        raise WorkflowError(f"config: tables.{table.name}.paper: no file {path.name} in workflow/paper")
+    _, *columns = next(rows := csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    lines = list(rows)
     return {name: {line[0]: float(line[i]) for line in lines} for i, name in enumerate(columns, start=1)}
 
 

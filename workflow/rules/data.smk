@@ -35,7 +35,7 @@ rule pessimal_noise:
         mem_mb=3000,
         runtime=60,
     params:
-        code=fingerprint("corruptions.pessimal", "models"),
+        code=fingerprint("corruptions.pessimal", "models", "training"),
     message:
         "Finding the noise that hurts a network of our own most, for MNIST-C's pessimal_noise"
     script:
