@@ -11,7 +11,8 @@ include: "workflow/rules/common.smk"
 
 wildcard_constraints:
     study=study.name,
-    dataset="|".join(study.config["datasets"]),
+    dataset="mnist|cifar10|cifar100",
+    split="train|test",
     run=r"sgd|dpsgd_sigma=[0-9.e+-]+_clip=[0-9.e+-]+(_noise=sigma)?",
     seed=r"\d+",
     source="auto|zenodo|generate",
@@ -46,7 +47,7 @@ rule figures:
 
 rule tables:
     input:
-        [f"results/{study.name}/tables/{table}.csv" for table in (*study.tables, "privacy")],
+        table_files("csv"),
 
 
 localrules:

@@ -25,7 +25,7 @@ class Normalize(nn.Module):
 
 
 def lenet(
-    channels: Sequence[int] = (20, 50), hidden: Sequence[int] = (500,), classes: int = 10
+    channels: Sequence[int] = (20, 50), hidden: Sequence[int] = (500,), classes: int = 10, dropout: float = 0.0
 ) -> OrderedDict[str, nn.Module]:
     """The paper's LeNet for 1 x 28 x 28 images (section 3): 5x5 convolutions of stride 1, each with ReLU and 2x2
     max-pooling, then fully-connected ReLU layers of `hidden` units and the logits."""
@@ -39,8 +39,34 @@ def lenet(
         pool2=nn.MaxPool2d(2),
         flatten=nn.Flatten(),
     )
-    width = second * 4 * 4
+    return layers | _head(second * 4 * 4, hidden, classes, dropout)
+
+
+def cifarnet(
+    channels: Sequence[int] = (64, 64), hidden: Sequence[int] = (500, 500), classes: int = 10, dropout: float = 0.0
+) -> OrderedDict[str, nn.Module]:
+    """The paper's network for 3 x 32 x 32 images (section 3.6): 3x3 convolutions of stride 1, each with ReLU and 3x3
+    max-pooling of stride 2, then fully-connected ReLU layers of `hidden` units and the logits."""
+    first, second = channels
+    # Pooling before ReLU: the same function, on a quarter of the values.
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        conv1=nn.Conv2d(3, first, 3),
+        pool1=nn.MaxPool2d(3, 2),
+        relu1=nn.ReLU(),
+        conv2=nn.Conv2d(first, second, 3),
+        pool2=nn.MaxPool2d(3, 2),
+        relu2=nn.ReLU(),
+        flatten=nn.Flatten(),
+    )
+    return layers | _head(second * 5 * 5, hidden, classes, dropout)
+
+
+def _head(width: int, hidden: Sequence[int], classes: int, dropout: float) -> OrderedDict[str, nn.Module]:
+    """Fully-connected layers on `width` features: dropout (if any), linear, ReLU, ..., the logits."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, units in enumerate(hidden, start=1):
+        if dropout:
+            layers[f"dropout{i}"] = nn.Dropout(dropout)
         layers[f"fc{i}"] = nn.Linear(width, units)
         layers[f"fc{i}_relu"] = nn.ReLU()
         width = units
@@ -48,8 +74,8 @@ def lenet(
     return layers
 
 
-MODELS: dict[str, Callable[..., OrderedDict[str, nn.Module]]] = {"lenet": lenet}
-"""Architecture name -> function of the model settings that returns the layers."""
+MODELS: dict[str, Callable[..., OrderedDict[str, nn.Module]]] = {"lenet": lenet, "cifarnet": cifarnet}
+"""Architecture name -> function of the model settings that returns the layers; `flatten` ends the convolutions."""
 
 INITIALISATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "default": None,
@@ -88,9 +114,24 @@ def build(
     return nn.Sequential(layers)
 
 
-def unit(images: Tensor) -> Tensor:
-    """uint8 pixels 0 to 255 -> float32 in [0, 1]."""
-    return images.float().div_(255)
+def split(model: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
+    """The convolutional features of a network of `MODELS` (input normalisation to flatten) and its head, which share
+    their parameters with it."""
+    end = list(dict(model.named_children())).index("flatten") + 1
+    return model[:end], model[end:]
+
+
+def unit(examples: Tensor) -> Tensor:
+    """uint8 pixels 0 to 255 -> float32 in [0, 1]; features, which are float, stay as they are."""
+    return examples.float().div_(255) if examples.dtype == torch.uint8 else examples
+
+
+@torch.no_grad()
+def compute_features(features: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
+    """Features float32 (N, F) of images uint8 (N, C, H, W), on the device of the network, returned on the CPU."""
+    features.to(memory_format=torch.channels_last).eval()
+    device = next(features.parameters()).device
+    return torch.cat([features(unit(batch.to(device))).cpu() for batch in images.split(batch_size)])
 
 
 def save(model: nn.Module, path: Path) -> None:
@@ -99,8 +140,15 @@ def save(model: nn.Module, path: Path) -> None:
         save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
 
 
-def load(path: Path, settings: dict, device: torch.device | str = "cpu") -> nn.Module:
+def load(path: Path, settings: dict, device: torch.device | str = "cpu") -> nn.Sequential:
     """Rebuild a network from its settings (arguments of `build`) and the parameters that `save` wrote; eval mode."""
     model = build(**settings)
     model.load_state_dict(load_file(path))
     return model.to(device).eval()
+
+
+def load_features(model: nn.Sequential, path: Path) -> None:
+    """Give `model` the convolutional features that `save` wrote (`split`), frozen: without gradient."""
+    features = split(model)[0]
+    features.load_state_dict(load_file(path))
+    features.requires_grad_(False)

@@ -16,6 +16,9 @@ from jsonschema import Draft202012Validator, ValidationError
 from dprobust.datasets import SOURCES
 from dprobust.errors import UserError
 
+MODEL_INPUTS = {"lenet": (1, 28, 28), "cifarnet": (3, 32, 32)}
+"""Architecture -> (C, H, W) of the images it takes."""
+
 
 class ConfigError(UserError):
     """A key of the config that cannot be right."""
@@ -91,7 +94,8 @@ class Study:
     """A checked config.
 
     Args:
-        config: the mapping; missing keys take the schema's defaults.
+        config: the mapping; missing keys take the schema's defaults. A dataset, figure or table that is null is left
+            out (an overlay does without it), and so are the figures and tables of such a dataset.
         schema: path of the JSON schema (YAML).
 
     Raises:
@@ -100,12 +104,20 @@ class Study:
 
     def __init__(self, config: dict[str, Any], schema: Path) -> None:
         rules = yaml.safe_load(schema.read_text(encoding="utf-8"))
-        self.config = _with_defaults(deepcopy(config), rules, rules)
+        config = deepcopy(config)
+        left_out = {name for name, entry in (config.get("datasets") or {}).items() if entry is None}
+        for kind in ("datasets", "figures", "tables"):
+            if isinstance(entries := config.get(kind), dict):
+                config[kind] = {name: entry for name, entry in entries.items() if entry is not None}
+        self.config = _with_defaults(config, rules, rules)
         errors = list(Draft202012Validator(rules).iter_errors(self.config))
         if errors:
             raise ConfigError(_one_line(min(errors, key=lambda error: (-len(error.path), str(error.path))), rules))
         self.name: str = self.config["study"]
         self.seeds: list[int] = self.config["seeds"]
+        for kind in ("figures", "tables"):
+            shown = self.config[kind].items()
+            self.config[kind] = {name: entry for name, entry in shown if entry["dataset"] not in left_out}
         # Sorted: an overlay config changes the order of keys, and reports should not.
         self.figures = self._displays("figures")
         self.tables = self._displays("tables")
@@ -132,7 +144,15 @@ class Study:
                         f"{key}.losses: {loss} is not among "
                         f"datasets.{entry['dataset']}.metrics.{entry['metric']}.losses"
                     )
-        for name in ("paper_gap", "paper_ratio"):
+        corruptions = self.dataset(entry["dataset"])["metrics"]["corruptions"]
+        if entry["metric"] == "corruptions" and entry["dataset"] != "mnist" and corruptions["sets"] is None:
+            raise ConfigError(
+                f"datasets.{entry['dataset']}.metrics.corruptions.sets: {key} needs a file of corrupted test "
+                "images; only those of mnist are made here"
+            )
+        if entry.get("relative") and 0 not in self.dataset(entry["dataset"])["metrics"]["fgsm"]["eps"]:
+            raise ConfigError(f"{key}.relative: needs 0.0 in datasets.{entry['dataset']}.metrics.fgsm.eps")
+        for name in ("paper_gap", "paper_ratio", "paper_change"):
             if entry.get(name) and len(runs) < 2:
                 raise ConfigError(f"{key}.{name}: needs two runs")
         if len(means := entry.get("paper_means", [])) > len(runs):
@@ -147,6 +167,30 @@ class Study:
     def dataset(self, name: str) -> dict[str, Any]:
         """The entry of a dataset."""
         return self.config["datasets"][name]
+
+    def source(self, dataset: str) -> dict[str, Any]:
+        """Where to get a dataset: `mirrors`, and the `sha256` of files that are not the official ones."""
+        own = [self.dataset(dataset)] if dataset in self.config["datasets"] else []
+        entries = [*own, *(p for p in map(self.pretraining, self.config["datasets"]) if p and p["dataset"] == dataset)]
+        return {
+            "mirrors": list(dict.fromkeys(mirror for entry in entries for mirror in entry["mirrors"])),
+            "sha256": {file: digest for entry in entries for file, digest in entry["sha256"].items()},
+        }
+
+    def pretraining(self, dataset: str) -> dict[str, Any] | None:
+        """How the convolutions of a dataset's networks are pre-trained; None if they are trained with the rest."""
+        return self.dataset(dataset)["pretraining"]
+
+    @property
+    def pretrained(self) -> list[str]:
+        """The datasets in use whose networks are pre-trained."""
+        return [dataset for dataset in self.config["datasets"] if self.pretraining(dataset) and self.runs(dataset)]
+
+    def unofficial(self, dataset: str) -> dict[str, str]:
+        """Files that are in use for a dataset, pre-training included, on the word of the config: name -> SHA-256."""
+        pretraining = self.pretraining(dataset)
+        names = [dataset, *([pretraining["dataset"]] if pretraining else [])]
+        return {file: digest for name in names for file, digest in self.source(name)["sha256"].items()}
 
     def runs(self, dataset: str) -> list[Run]:
         """Every run that a figure or table of the dataset shows, once."""
@@ -167,7 +211,7 @@ class Study:
         """What a reader of the study's report should know first, as (name, text)."""
         facts = [("study", self.name), ("seeds", ", ".join(map(str, self.seeds)))]
         for name, entry in self.config["datasets"].items():
-            sizes, model = self.sizes(name), entry["model"]
+            sizes, model, pretraining = self.sizes(name), entry["model"], entry["pretraining"]
             inputs = "normalised inputs" if model["normalize"] else "inputs in [0, 1]"
             layers = " - ".join(map(str, [*model["channels"], *model["hidden"], SOURCES[name].classes]))
             facts += [
@@ -177,9 +221,12 @@ class Study:
                 ),
                 ("network", f"{model['name']} {layers}, {inputs}"),
             ]
-            for algorithm, t in entry["training"].items():
-                text = f"epochs {t['epochs']}, batch {t['batch_size']} ({t['sampling']}), lr {t['lr']:g}"
-                facts.append((algorithm, text + (f", momentum {t['momentum']:g}" if t["momentum"] else "")))
+            if pretraining:
+                recipe = _recipe(pretraining["training"])
+                facts.append(("pre-training", f"convolutions, on {pretraining['dataset']} (public), frozen: {recipe}"))
+            facts += [(algorithm, _recipe(training)) for algorithm, training in entry["training"].items()]
+            if unofficial := self.unofficial(name):
+                facts.append(("unofficial data", f"{', '.join(unofficial)}, by the SHA-256 in the config"))
         return facts
 
     def training(self, dataset: str, run: str) -> dict[str, Any]:
@@ -187,6 +234,12 @@ class Study:
         parsed = Run.parse(run)
         settings = self.dataset(dataset)["training"]["dpsgd" if parsed.private else "sgd"]
         return settings | ({"clip": parsed.clip, "noise_std": parsed.noise_std} if parsed.private else {})
+
+
+def _recipe(training: dict[str, Any]) -> str:
+    sampling = f" ({training['sampling']})" if "sampling" in training else ""
+    text = f"epochs {training['epochs']}, batch {training['batch_size']}{sampling}, lr {training['lr']:g}"
+    return text + (f", momentum {training['momentum']:g}" if training["momentum"] else "")
 
 
 def _runs(entries: list[Any]) -> Iterator[Run]:
@@ -204,6 +257,10 @@ def _check_dataset(name: str, entry: dict[str, Any]) -> None:
     for split, size in source.sizes.items():
         if (entry[f"{split}_size"] or 0) > size:
             raise ConfigError(f"{here}.{split}_size: {entry[f'{split}_size']}, but {name} has {size}")
+    pretraining, model = entry["pretraining"], entry["model"]["name"]
+    for dataset in (name, pretraining["dataset"]) if pretraining else (name,):
+        if (shape := SOURCES[dataset].shape) != (taken := MODEL_INPUTS[model]):
+            raise ConfigError(f"{here}.model.name: {model} takes {_by(taken)} images, {dataset} has {_by(shape)}")
     for algorithm, training in entry["training"].items():
         if training["batch_size"] > (n := entry["train_size"] or source.sizes["train"]):
             raise ConfigError(
@@ -224,6 +281,10 @@ def _check_dataset(name: str, entry: dict[str, Any]) -> None:
                 raise ConfigError(f"{here}.metrics.{metric}.samples: {sample}, but images 0 to {images - 1} are in use")
     if (k := entry["metrics"]["curvature"]["eigenvalues"]) > (inputs := math.prod(source.shape)):
         raise ConfigError(f"{here}.metrics.curvature.eigenvalues: {k}, but an image of {name} has {inputs} pixels")
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Gaussian noise, and the parameters move by -lr / b times the result, b being the
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dprobust import checkpoints
+from dprobust.augmentation import augment
 from dprobust.datasets import Split
 from dprobust.dpsgd import ENGINES
 from dprobust.errors import UserError
 from dprobust.models import unit
-from dprobust.seeds import generator
+from dprobust.seeds import derive, generator
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +38,14 @@ class Settings:
     Attributes:
         epochs: passes over the data (in expectation, with Poisson sampling).
         batch_size: b, the batch size; with Poisson sampling its expectation.
-        lr: learning rate.
+        lr: learning rate; with schedule "one_cycle" its peak.
         momentum: of the (noisy) gradients; 0 is the paper's plain step.
+        nesterov: look ahead by Nesterov's rule.
+        weight_decay: factor of the parameters in the gradient (l2 regularisation).
+        schedule: "constant", or "one_cycle": linear from 0 to `lr` in the first fifth of the steps, then back to 0 as
+            half a cosine.
+        augment: random changes of the images, keys of `dprobust.augmentation.KINDS`.
+        precision: of SGD's forward and backward pass: "float32", or "bfloat16" (autocast; parameters stay float32).
         sampling: "shuffle": a new order each epoch, batches of exactly b, the incomplete last one left out;
             "poisson": each example is in each batch with probability b / N, independently.
         clip: C, the bound on the l2 norm of an example's gradient.
@@ -49,6 +57,11 @@ class Settings:
     batch_size: int
     lr: float
     momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    augment: tuple[str, ...] = ()
+    precision: str = "float32"
     sampling: str = "shuffle"
     clip: float | None = None
     noise_std: float = 0.0
@@ -61,6 +74,13 @@ class Settings:
     def steps_per_epoch(self, n: int) -> int:
         """Steps in an epoch over `n` examples, the same for both ways of sampling."""
         return n // self.batch_size
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of a step, 0 to steps - 1."""
+        if self.schedule == "constant":
+            return self.lr
+        done, rise = (step + 0.5) / steps, 0.2
+        return self.lr * (done / rise if done < rise else (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2)
 
     def mechanism(self, n: int) -> dict[str, float | str | None]:
         """What privacy accounting needs to know of a training on `n` examples (`dprobust.privacy.account`)."""
@@ -88,8 +108,8 @@ def train(
     with the same parameters, bit for bit (same machine, same number of threads).
 
     Args:
-        model: maps float images (N, C, H, W) in [0, 1] to logits.
-        data: training examples.
+        model: maps float images (N, C, H, W) in [0, 1] to logits; the head of a network maps features (N, F).
+        data: training examples, of the kind that the model takes.
         test: examples for the accuracy that is recorded after each epoch; nothing is selected by it.
         settings: how to train.
         stream: names that the random numbers are derived from, for example (seed, run).
@@ -113,6 +133,7 @@ def train(
     streams = {
         "sampling": generator(*stream, "sampling"),
         "noise": generator(*stream, "noise", device=device),
+        "augmentation": generator(*stream, "augmentation"),
     }
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     velocities = {name: torch.zeros_like(p) for name, p in parameters.items()} if settings.momentum else {}
@@ -128,20 +149,25 @@ def train(
             random.set_state(tensors[f"generator.{name}"])
         logger.info("going on after epoch %d of %d", len(history), settings.epochs)
 
-    gradients = _private_gradients(model, settings, streams["noise"]) if settings.private else _gradients(model)
+    gradients = (
+        _private_gradients(model, settings, streams["noise"]) if settings.private else _gradients(model, settings)
+    )
+    steps = settings.steps_per_epoch(n)
     started, first = time.monotonic(), len(history)
     for epoch in range(first + 1, settings.epochs + 1):
         # Examples, clipped ones and sum of norms; tensors kept from each step would keep the heap from shrinking.
         clipping = torch.zeros(3, dtype=torch.float64, device=device)
         model.train()
-        for batch in batches(n, settings, streams["sampling"]):
-            x, y = unit(images[batch.to(device)]), labels[batch.to(device)]
-            sums, norms = gradients(x, y)
-            _update(parameters, sums, velocities, settings)
-            if settings.private:
-                clipping[0] += len(norms)
-                clipping[1] += (norms > settings.clip).sum()
-                clipping[2] += norms.sum()
+        with torch.random.fork_rng():  # dropout draws from the global generator
+            torch.manual_seed(derive(*stream, "dropout", epoch))
+            for i, batch in enumerate(batches(n, settings, streams["sampling"]), start=(epoch - 1) * steps):
+                x, y = images[batch.to(device)], labels[batch.to(device)]
+                sums, norms = gradients(unit(augment(x, settings.augment, streams["augmentation"])), y)
+                _update(parameters, sums, velocities, settings, settings.lr_at(i, settings.epochs * steps))
+                if settings.private:
+                    clipping[0] += len(norms)
+                    clipping[1] += (norms > settings.clip).sum()
+                    clipping[2] += norms.sum()
         told = _clipping(*clipping.tolist()) if settings.private else {}
         history.append({"epoch": epoch} | evaluate(model, test) | told)
         if not all(torch.isfinite(p).all() for p in parameters.values()):
@@ -186,11 +212,13 @@ def evaluate(model: nn.Module, data: Split, batch_size: int = 1000) -> dict[str,
     return {"test_accuracy": correct / len(data), "test_loss": loss / len(data)}
 
 
-def _gradients(model: nn.Module) -> Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]:
+def _gradients(model: nn.Module, settings: Settings) -> Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def step(x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
-        loss = F.cross_entropy(model(x), y, reduction="sum")
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            logits = model(x)
+        loss = F.cross_entropy(logits.float(), y, reduction="sum")
         sums = torch.autograd.grad(loss, list(parameters.values()))
         return dict(zip(parameters, sums, strict=True)), x.new_empty(0)
 
@@ -213,12 +241,15 @@ def _private_gradients(
 
 
 @torch.no_grad()
-def _update(parameters: Gradients, sums: Gradients, velocities: Gradients, settings: Settings) -> None:
+def _update(parameters: Gradients, sums: Gradients, velocities: Gradients, settings: Settings, lr: float) -> None:
     for name, parameter in parameters.items():
         step = sums[name]
+        if settings.weight_decay:
+            step = step.add(parameter, alpha=settings.weight_decay * settings.batch_size)
         if settings.momentum:
-            step = velocities[name].mul_(settings.momentum).add_(step)
-        parameter.add_(step, alpha=-settings.lr / settings.batch_size)
+            velocity = velocities[name].mul_(settings.momentum).add_(step)
+            step = step.add(velocity, alpha=settings.momentum) if settings.nesterov else velocity
+        parameter.add_(step, alpha=-lr / settings.batch_size)
 
 
 def _clipping(examples: float, clipped: float, norms: float) -> dict[str, float]:

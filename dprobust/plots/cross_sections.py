@@ -1,5 +1,6 @@
 """Normal cross-sections of decision regions (Fig 1)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,7 +61,7 @@ def draw(
         )
         for axes, sample in zip(thumbnails, samples, strict=True):
             pixels = sections[runs[0].name, sample]["pixel"]
-            axes.imshow(pixels.reshape(round(len(pixels) ** 0.5), -1), cmap="gray_r", vmin=0, vmax=1)
+            axes.imshow(_image(pixels), cmap="gray_r", vmin=0, vmax=1)
             axes.set_title(f"test image {sample}", fontsize=8)
             axes.axis("off")
         for run, row in zip(runs, rows, strict=True):
@@ -95,6 +96,15 @@ def draw(
         for grid in [grids[run.name, sample]]
     ]
     return figure, pd.DataFrame(numbers)
+
+
+def _image(pixels: np.ndarray) -> np.ndarray:
+    """A square grey image (H, W), or a colour one (H, W, 3), of the pixels of (C, H, W) in a row."""
+    side = math.isqrt(len(pixels))
+    if side**2 == len(pixels):
+        return pixels.reshape(side, side)
+    side = math.isqrt(len(pixels) // 3)
+    return pixels.reshape(3, side, side).transpose(1, 2, 0)
 
 
 def _regions(axes: Axes, offsets: np.ndarray, grid: np.ndarray, right: int, reds: Mapping[int, tuple]) -> None:

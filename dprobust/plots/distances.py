@@ -45,7 +45,8 @@ def draw(
         records: a row an image with columns run, seed, correct, and for the norm N: N, N_signed, deepfool_N (empty
             where DeepFool did not run). Infinite distances are left out.
         runs: the histograms; changes are relative to the first.
-        settings: the figure's entry in the config: `title`; `norm`, "linf" or "l2"; `paper_means`, one a run.
+        settings: the figure's entry in the config: `title`; `norm`, "linf" or "l2"; what the paper states:
+            `paper_means`, one a run, or `paper_change`, of the mean from the first run to the second, relative or None.
         epsilons: run name -> privacy epsilon, for the legend.
         note: small print beside the title.
 
@@ -60,7 +61,7 @@ def draw(
     edges = np.linspace(0, distances.loc[distances["variant"] == "absolute", "value"].max(), BINS + 1)
     shares = over_seeds(_histogram(distances, edges), ["run", "variant", "statistic", "low", "high"])
     statistics = over_seeds(_statistics(distances, runs[0]), ["run", "variant", "statistic"])
-    data = pd.concat([_stated(settings["paper_means"], runs), statistics, shares], ignore_index=True)
+    data = pd.concat([_stated(settings, runs), statistics, shares], ignore_index=True)
     data = data[["run", "variant", "statistic", "low", "high", "mean", "min", "max", "seeds"]]
     shade = colours(runs)
     with mpl.rc_context(STYLE):
@@ -85,7 +86,7 @@ def draw(
         key += [("", None), ("over images", None)]
         key += [("mean (lines: Eq. 4, absolute)", Line2D([], [], **MEAN, **dot))]
         key += [("median", Line2D([], [], **MEDIAN, **dot))]
-        key += [(VARIANT_NAMES["paper"], Line2D([], [], **PAPER))] if "paper" in variants else []
+        key += [(VARIANT_NAMES["paper"], Line2D([], [], **PAPER))] if settings["paper_means"] else []
         legend(figure, key)
     return figure, data
 
@@ -103,14 +104,13 @@ def _distances(records: pd.DataFrame, norm: str) -> pd.DataFrame:
     return distances[np.isfinite(distances["value"])]
 
 
-def _stated(means: Sequence[float], runs: Sequence[Run]) -> pd.DataFrame:
+def _stated(settings: Mapping[str, Any], runs: Sequence[Run]) -> pd.DataFrame:
     """The paper's means and their change, as rows of the data."""
-    about, first = {"variant": "paper"}, means[0] if means else np.nan
-    rows = []
-    for run, mean in zip(runs, means, strict=False):
-        rows.append(about | {"run": run.name, "statistic": "mean", "mean": mean})
-        rows.append(about | {"run": run.name, "statistic": "change_of_mean", "mean": mean / first - 1})
-    return pd.DataFrame(rows[:1] + rows[2:])
+    means, change = settings["paper_means"], settings["paper_change"]
+    rows = [(run, "mean", mean) for run, mean in zip(runs, means, strict=False)]
+    rows += [(run, "change_of_mean", mean / means[0] - 1) for run, mean in zip(runs[1:], means[1:], strict=False)]
+    rows += [(runs[1], "change_of_mean", change)] if change is not None else []
+    return pd.DataFrame({"run": run.name, "variant": "paper", "statistic": name, "mean": v} for run, name, v in rows)
 
 
 def _histogram(distances: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
@@ -170,9 +170,9 @@ def _rows(
             axes.text(x, -0.95, name, color=colour, **beside)
         for y, variant in enumerate(variants):
             texts = [f"{_value(data, run, variant, 'mean'):.3f}" for run in runs]
-            texts.append(f"{_value(data, runs[1], variant, 'change_of_mean'):+.1%}".replace("+nan%", ""))
+            texts.append(f"{_value(data, runs[1], variant, 'change_of_mean'):+.1%}")
             for x, text, (_, colour) in zip(COLUMNS, texts, heads, strict=True):
-                axes.text(x, y, text.replace("-", "−"), color=colour, **beside)
+                axes.text(x, y, "" if "nan" in text else text.replace("-", "−"), color=colour, **beside)
     names = VARIANT_NAMES.copy()
     if "deepfool" in variants:
         every, some = (_value(data, runs[0], variant, "images") for variant in ("absolute", "deepfool"))

@@ -36,7 +36,8 @@ def draw(
         runs: the curves, in the order of the legend.
         settings: the figure's entry in the config: `title`; `losses`, that of the solid curves and, if there are two,
             that of the thin dashed ones; `paper_gap`, (eps, percentage points) gaps between the first two runs that the
-            paper states: with any, a lower panel shows this gap.
+            paper states: with any, a lower panel shows this gap; `relative`, whether to divide each model's accuracy by
+            its accuracy at eps 0.
         epsilons: run name -> privacy epsilon, for the legend; a run without one is shown without.
         note: small print beside the title, for example what is provisional about the numbers.
 
@@ -46,6 +47,10 @@ def draw(
     losses, paper_gap = settings["losses"], settings["paper_gap"]
     names = [run.name for run in runs]
     shown = records[(records["metric"] == "accuracy") & records["run"].isin(names) & records["loss"].isin(losses)]
+    if settings["relative"]:
+        clean = shown[shown["eps"] == 0].set_index(["run", "seed", "loss"])["value"]
+        index = pd.MultiIndex.from_frame(shown[["run", "seed", "loss"]])
+        shown = shown.assign(value=shown["value"] / clean.loc[index].to_numpy())
     curves = over_seeds(shown, ["run", "loss", "eps"])
     shade = colours(runs)
     with mpl.rc_context(STYLE):
@@ -58,7 +63,9 @@ def draw(
         for run in runs:
             for loss, style in styles.items():
                 _band(axes, curves[(curves["run"] == run.name) & (curves["loss"] == loss)], shade[run], style)
-        axes.set(ylabel="accuracy", ylim=(-0.02, 1.02))
+        axes.set(
+            ylabel="accuracy / accuracy without attack" if settings["relative"] else "accuracy", ylim=(-0.02, 1.02)
+        )
         heading(axes, settings["title"], note)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         key = [("trained with", None)]

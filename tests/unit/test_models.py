@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from dprobust import models
 
@@ -24,6 +25,50 @@ def test_lenet_is_the_papers(hidden, count):
     assert parameters(model) == expected
     if hidden:
         assert expected == count
+
+
+@pytest.mark.parametrize("channels", [(64, 64), (4, 6)])
+def test_cifarnet_is_the_papers(channels):
+    """ReLU before the pooling, as the paper has it, is the same function."""
+    model = models.build("cifarnet", channels=channels, hidden=[500, 500])
+    first, second = channels
+    expected = first * 28 + second * (9 * first + 1) + (25 * second + 1) * 500 + 501 * 500 + 501 * 10
+    assert parameters(model) == expected
+    x = torch.rand(3, 3, 32, 32)
+    y = x
+    for conv in (model.conv1, model.conv2):
+        y = F.max_pool2d(conv(y).relu(), 3, 2)
+    y = y.flatten(1)
+    for layer in (model.fc1, model.fc2):
+        y = layer(y).relu()
+    assert torch.equal(model(x), model.logits(y))
+
+
+@pytest.mark.parametrize("name", ["lenet", "cifarnet"])
+def test_features_and_head_are_the_network(name, tmp_path):
+    shape = (1, 28, 28) if name == "lenet" else (3, 32, 32)
+    normalize = {"mean": [0.4] * shape[0], "std": [0.2] * shape[0]}
+    settings = {"name": name, "hidden": [20], "normalize": normalize}
+    model, other = (models.build(**settings, seed=seed) for seed in (1, 2))
+    features, head = models.split(model)
+    images = torch.randint(256, (7, *shape), dtype=torch.uint8)
+    computed = models.compute_features(features, images, batch_size=3)
+    torch.testing.assert_close(head(computed), model(models.unit(images)))
+    assert not any(isinstance(layer, nn.Conv2d) for layer in head) and computed.ndim == 2
+
+    models.save(features, tmp_path / "features.safetensors")
+    models.load_features(other, tmp_path / "features.safetensors")
+    assert torch.equal(other.conv2.weight, model.conv2.weight) and not torch.equal(other.fc1.weight, model.fc1.weight)
+    assert {n for n, p in other.named_parameters() if p.requires_grad} == {
+        n for n, _ in models.split(other)[1].named_parameters()
+    }
+
+
+def test_dropout_is_in_the_head():
+    model = models.build("cifarnet", hidden=[9, 9], dropout=0.3, classes=100)
+    features, head = models.split(model)
+    assert [type(layer).__name__ for layer in head] == ["Dropout", "Linear", "ReLU"] * 2 + ["Linear"]
+    assert not any(isinstance(layer, nn.Dropout) for layer in features) and model.logits.out_features == 100
 
 
 def test_normalisation_is_inside():

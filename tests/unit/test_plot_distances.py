@@ -11,7 +11,7 @@ SGD, DP = Run(), Run(1.3, 1.0)
 
 
 def settings(**changes):
-    return {"title": "T", "norm": "linf", "paper_means": []} | changes
+    return {"title": "T", "norm": "linf", "paper_means": [], "paper_change": None} | changes
 
 
 @pytest.fixture

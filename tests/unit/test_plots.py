@@ -17,7 +17,7 @@ EPS = [0.0, 0.1, 0.2]
 
 
 def settings(**changes):
-    return {"title": "", "losses": ["ce", "margin"], "paper_gap": []} | changes
+    return {"title": "", "losses": ["ce", "margin"], "paper_gap": [], "relative": False} | changes
 
 
 @pytest.fixture

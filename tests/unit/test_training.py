@@ -15,10 +15,11 @@ from dprobust.seeds import generator
 from dprobust.training import Settings, batches, train
 
 
-def net(seed=0):
+def net(seed=0, dropout=0.0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 5))
+        features = (nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+        return nn.Sequential(*features, nn.Dropout(dropout), nn.Linear(27, 5))
 
 
 def data(n, seed=0):
@@ -72,11 +73,13 @@ def test_dpsgd_is_algorithm_1(sampling, clip):
     assert 0 < history[0]["clipped"] < 1
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_sgd_is_torchs(momentum):
-    s = settings(momentum=momentum, lr=0.1)
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": 0.9}, {"weight_decay": 0.1}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}]
+)
+def test_sgd_is_torchs(options):
+    s = settings(**options, lr=0.1)
     model, split = net(), data(40)
-    optimizer = torch.optim.SGD(model.parameters(), lr=s.lr, momentum=momentum)
+    optimizer = torch.optim.SGD(model.parameters(), lr=s.lr, **options)
     random = generator("seed", "run", "sampling")
     for _ in range(s.epochs):
         for batch in batches(40, s, random):
@@ -88,6 +91,58 @@ def test_sgd_is_torchs(momentum):
     for name, value in model.named_parameters():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
     assert set(history[0]) == {"epoch", "test_accuracy", "test_loss"}
+
+
+def test_weight_decay_is_the_same_for_dpsgd():
+    sgd, _ = trained(settings(weight_decay=0.1))
+    dp, _ = trained(settings(weight_decay=0.1, clip=1e9, noise_std=0.0))
+    for name, value in sgd.items():
+        torch.testing.assert_close(dp[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_one_cycle_rises_for_a_fifth_of_the_steps_and_falls_to_0():
+    s = settings(lr=2.0, schedule="one_cycle")
+    rates = [s.lr_at(step, 1000) for step in range(1000)]
+    assert max(rates) == pytest.approx(2.0, rel=1e-4) and 199 <= rates.index(max(rates)) <= 200
+    assert rates[100] == pytest.approx(1.005) and rates[600] == pytest.approx(1.0, abs=2e-3)
+    assert 0 < rates[0] < 0.01 and 0 < rates[-1] < 1e-5
+    assert np.all(np.diff(rates[:200]) > 0) and np.all(np.diff(rates[200:]) < 0)
+    assert {settings(lr=2.0).lr_at(step, 10) for step in range(10)} == {2.0}
+
+
+def test_a_step_has_the_schedules_rate():
+    """One epoch of five steps from the same gradient: with lr 0 there would be none."""
+    model, split = net(), data(40)
+    s = settings(epochs=1, schedule="one_cycle")
+    optimizer = torch.optim.SGD(model.parameters())
+    for i, batch in enumerate(batches(40, s, generator("seed", "run", "sampling"))):
+        optimizer.param_groups[0]["lr"] = s.lr_at(i, 5)
+        optimizer.zero_grad()
+        x, y = unit(torch.from_numpy(split.images[batch])), torch.from_numpy(split.labels[batch])
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    found, _ = trained(s)
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_is_nearly_float32():
+    one, _ = trained(settings(lr=0.1))
+    other, _ = trained(settings(lr=0.1, precision="bfloat16"))
+    for name, value in one.items():
+        assert value.dtype == other[name].dtype == torch.float32
+        assert 0 < (value - other[name]).abs().max() < 0.01
+
+
+def test_features_are_trained_on_as_they_are():
+    """float32 (N, F) is not divided by 255."""
+    rng = np.random.default_rng(0)
+    split = Split(rng.normal(size=(24, 6)).astype(np.float32), rng.integers(0, 3, 24))
+    model, reference = nn.Linear(6, 3), nn.Linear(6, 3)
+    reference.load_state_dict(model.state_dict())
+    train(model, split, split, settings(epochs=1, batch_size=24, lr=0.3), ("features",))
+    F.cross_entropy(reference(torch.from_numpy(split.images)), torch.from_numpy(split.labels)).backward()
+    torch.testing.assert_close(model.weight, reference.weight - 0.3 * reference.weight.grad)
 
 
 def test_no_clipping_and_no_noise_is_sgd():
@@ -155,10 +210,20 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("extra", [{}, {"clip": 0.5, "noise_std": 0.4, "sampling": "poisson", "momentum": 0.8}])
-def test_killed_and_resumed_is_the_same_bytes(tmp_path, monkeypatch, extra):
+@pytest.mark.parametrize(
+    ("extra", "dropout"),
+    [
+        ({}, 0.0),
+        ({"clip": 0.5, "noise_std": 0.4, "sampling": "poisson", "momentum": 0.8}, 0.0),
+        ({"augment": ("flip", "crop"), "schedule": "one_cycle"}, 0.3),
+    ],
+    ids=["SGD", "DP-SGD", "dropout and augmentation"],
+)
+def test_killed_and_resumed_is_the_same_bytes(tmp_path, monkeypatch, extra, dropout):
     s, path = settings(epochs=5, **extra), tmp_path / "checkpoint"
-    whole, told = trained(s)
+    torch.manual_seed(1)
+    whole, told = trained(s, model=net(dropout=dropout))
+    torch.manual_seed(2)  # the global generator is no part of it
 
     calls = 0
 
@@ -172,8 +237,8 @@ def test_killed_and_resumed_is_the_same_bytes(tmp_path, monkeypatch, extra):
     evaluate = training.evaluate
     monkeypatch.setattr(training, "evaluate", dying)
     with pytest.raises(Killed):
-        trained(s, checkpoint=path)
-    resumed, again = trained(s, checkpoint=path)
+        trained(s, model=net(dropout=dropout), checkpoint=path)
+    resumed, again = trained(s, model=net(dropout=dropout), checkpoint=path)
     assert calls == 3 + 3  # two epochs were not trained again
     assert again == told
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)

@@ -65,7 +65,31 @@ def metric_size(metric, wildcards):
 
 def extra_input(metric, wildcards):
     """What a metric needs besides a model and the test images."""
-    return f"data/mnist_c/{metric_settings(metric, wildcards)['source']}.npz" if metric == "corruptions" else []
+    if metric != "corruptions":
+        return []
+    settings = metric_settings(metric, wildcards)
+    return settings["sets"] or f"data/mnist_c/{settings['source']}.npz"
+
+
+def pretrained(pattern, wildcards, **more):
+    """A file of the pre-training for a dataset; nothing where there is none."""
+    return expand(pattern, **wildcards, **more) if study.pretraining(wildcards.dataset) else []
+
+
+def public_examples(split, wildcards):
+    """What the convolutions are pre-trained on."""
+    return f"data/{study.pretraining(wildcards.dataset)['dataset']}/{split}.npz"
+
+
+def examples(split, wildcards):
+    """What a run is trained on: images, or features of them where the convolutions are pre-trained."""
+    return pretrained(FEATURES, wildcards, split=split) or f"data/{wildcards.dataset}/{split}.npz"
+
+
+def note(dataset):
+    """What is to be known of every number of a dataset: the study's label, and data that is not the official."""
+    unofficial = ", ".join(study.unofficial(dataset))
+    return "; ".join(filter(None, (study.config["label"], unofficial and f"not the official {unofficial}")))
 
 
 def paper_values(table):
@@ -83,15 +107,21 @@ def paper_values(table):
 def figure_files(suffix):
     """The figures of the study in a format, and a contact sheet of the corruptions that a table or figure is about."""
     sources = {
-        study.dataset(display.dataset)["metrics"]["corruptions"]["source"]
+        settings["source"]
         for display in study.displays
         if display.metric == "corruptions"
+        and (settings := study.dataset(display.dataset)["metrics"]["corruptions"])["sets"] is None
     }
     names = [*study.figures, *(f"mnist_c_{source}" for source in sorted(sources))]
     return [f"results/{study.name}/figures/{name}.{suffix}" for name in names]
 
 
-PRIVACY_CAPTION = "workflow/report/privacy.rst"
+TABLES_OF_ALL_RUNS = ("accuracy", "privacy")
+
+
+def table_files(suffix):
+    """The tables of the study in a format."""
+    return [f"results/{study.name}/tables/{name}.{suffix}" for name in (*study.tables, *TABLES_OF_ALL_RUNS)]
 
 
 def caption(shown):
@@ -104,7 +134,8 @@ def report_captions():
     """Name of a figure or table -> its caption file, for all that the report shows."""
     sheets = [Path(path).stem for path in figure_files("png") if Path(path).stem not in study.figures]
     captions = {display.name: caption(display) for display in study.displays}
-    return captions | dict.fromkeys(sheets, "workflow/report/contact_sheet.rst") | {"privacy": PRIVACY_CAPTION}
+    captions |= dict.fromkeys(sheets, "workflow/report/contact_sheet.rst")
+    return captions | {name: f"workflow/report/{name}.rst" for name in TABLES_OF_ALL_RUNS}
 
 
 def caption_values(shown):
@@ -117,4 +148,5 @@ def caption_values(shown):
         "epochs": entry["training"]["dpsgd"]["epochs"],
         "delta": entry["privacy"]["deltas"][0],
         "measured": entry["metrics"][shown.metric],
+        "pretraining": entry["pretraining"],
     }

@@ -13,7 +13,8 @@ rule download:
         runtime=30,
     # No fingerprint: the checksums fix the content, and a new one would train everything again.
     params:
-        mirrors=lambda wildcards: study.dataset(wildcards.dataset)["mirrors"],
+        mirrors=lambda wildcards: study.source(wildcards.dataset)["mirrors"],
+        sha256=lambda wildcards: study.source(wildcards.dataset)["sha256"],
     message:
         "Getting {wildcards.dataset} and checking every file"
     script:
@@ -58,7 +59,7 @@ rule mnist_c:
         mem_mb=2000,
         runtime=60,
     params:
-        mirrors=study.dataset("mnist")["mirrors"] if "mnist" in study.config["datasets"] else [],
+        mirrors=study.source("mnist")["mirrors"],
         code=fingerprint("mnist_c"),
     message:
         "Making the 31 test sets of MNIST-C (source: {wildcards.source})"

@@ -40,6 +40,7 @@ for rule, (module, minutes) in METRICS.items():
             settings=partial(metric_settings, rule),
             model=lambda wildcards: study.dataset(wildcards.dataset)["model"],
             size=partial(metric_size, rule),
+            unofficial=lambda wildcards: study.unofficial(wildcards.dataset),
             device=study.config["device"],
             code=fingerprint(module, "models", "datasets"),
         message:

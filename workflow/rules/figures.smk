@@ -26,7 +26,7 @@ for figure in study.figures.values():
         params:
             **caption_values(figure),
             runs=[run.name for run in figure.runs],
-            label=study.config["label"],
+            label=note(figure.dataset),
             code=fingerprint(f"plots.{figure.metric}", "records"),
         message:
             f"Drawing {figure.name}"

@@ -1,7 +1,7 @@
 rule report:
     input:
         figures=figure_files("png"),
-        tables=[f"results/{study.name}/tables/{table}.html" for table in (*study.tables, "privacy")],
+        tables=table_files("html"),
         template=f"{workflow.basedir}/workflow/report/report.html.jinja",
         captions=[f"{workflow.basedir}/{path}" for path in report_captions().values()],
     output:

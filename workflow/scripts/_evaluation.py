@@ -58,6 +58,7 @@ def evaluation(snakemake: Any) -> Iterator[Evaluation]:
             Path(snakemake.output.provenance),
             {"settings": p.settings, "model": p.model, "size": p.size},
             map(Path, snakemake.input),
+            unofficial_data=p.unofficial,
             device=str(measured.device),
             code=p.code,
         )

@@ -1,4 +1,4 @@
-"""Accuracy on each of the 31 corrupted test sets of MNIST-C, and on the clean one."""
+"""Accuracy on each corrupted test set, and on the clean one."""
 
 from _evaluation import evaluation
 
@@ -10,12 +10,18 @@ with evaluation(snakemake) as e:
     import torch
 
     from dprobust import models
-    from dprobust.corruptions import NAMES
+    from dprobust.errors import UserError
     from dprobust.inference import predict
 
     path = Path(snakemake.input.extra)
-    origins = json.loads(path.with_suffix(".json").read_text()) | {"identity": "mnist"}
+    origins = path.with_suffix(".json")
+    origins = json.loads(origins.read_text()) if origins.exists() else {}
+    e.add("accuracy", predict(e.model, e.x) == e.y, corruption="identity", source=e.about["dataset"])
     with np.load(path, allow_pickle=False) as sets:
-        for name in ("identity", *NAMES):
-            x = e.x if name == "identity" else models.unit(torch.from_numpy(sets[name][: len(e.x), None]))
-            e.add("accuracy", predict(e.model, x) == e.y, corruption=name, source=origins[name])
+        for name in sets.files:
+            images = sets[name][: len(e.x)]
+            if images.dtype != np.uint8 or images.size != e.x.numel():
+                found = f"{images.dtype} {images.shape}"
+                raise UserError(f"{path}: {name} is {found}, expected uint8 like the test images {tuple(e.x.shape)}")
+            x = models.unit(torch.from_numpy(images).view(e.x.shape))
+            e.add("accuracy", predict(e.model, x) == e.y, corruption=name, source=origins.get(name, path.name))

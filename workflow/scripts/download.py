@@ -7,4 +7,5 @@ with job(snakemake):
 
     from dprobust import datasets
 
-    datasets.prepare(snakemake.wildcards.dataset, Path(snakemake.output.source).parent, snakemake.params.mirrors)
+    p, folder = snakemake.params, Path(snakemake.output.source).parent
+    datasets.prepare(snakemake.wildcards.dataset, folder, p.mirrors, p.sha256)
