@@ -85,8 +85,8 @@ def read_members(path: Path, names: Collection[str]) -> Iterator[tuple[str, Bina
     """Yield name and content, in memory, of each of the members called exactly `names`, in the archive's order.
 
     Raises:
-        UserError: no .tar.gz, or truncated, or more than `LIMIT` bytes; a member that is missing or there twice; any
-            member that is neither a regular file nor a folder, or whose name leads out of the archive.
+        UserError: no .tar.gz, or truncated, or more than `LIMIT` bytes; a name that is missing or there twice; any
+            member, asked for or not, that is a link or a device, or whose name leads out of the archive.
     """
     missing = set(names)
     try:
@@ -94,7 +94,7 @@ def read_members(path: Path, names: Collection[str]) -> Iterator[tuple[str, Bina
             stream = _Limited(packed)  # headers pass it, too
             with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
                 for member in archive:
-                    _check_member(member)
+                    _check_member(member, names)
                     if member.name in missing:
                         missing.remove(member.name)
                         content = io.BytesIO()
@@ -111,11 +111,11 @@ def read_members(path: Path, names: Collection[str]) -> Iterator[tuple[str, Bina
         raise UserError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def _check_member(member: tarfile.TarInfo) -> None:
+def _check_member(member: tarfile.TarInfo, names: Collection[str]) -> None:
     place = PurePosixPath(member.name)
     if place.is_absolute() or ".." in place.parts:
         raise ValueError(f"member {member.name!r} leads out of the archive")
-    if member.issparse() or not (member.isreg() or member.isdir()):
-        raise ValueError(f"member {member.name!r} is neither a regular file nor a folder")
+    if member.issparse() or not (member.isreg() or (member.isdir() and member.name not in names)):
+        raise ValueError(f"member {member.name!r} is not a regular file")
     if member.size > LIMIT:
         raise ValueError(f"member {member.name!r} has {member.size} bytes, more than {LIMIT}")
