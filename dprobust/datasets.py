@@ -43,7 +43,7 @@ class Split:
             UserError: there are fewer than `n`.
         """
         if n is not None and n > len(self):
-            raise UserError(f"{n} examples are asked for, but the split has {len(self)}: set its size to at most that")
+            raise UserError(f"{n} examples asked for, there are {len(self)}: set train_size or test_size to no more")
         return Split(self.images[:n], self.labels[:n])
 
 

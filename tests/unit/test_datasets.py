@@ -108,7 +108,7 @@ def test_an_override_frees_the_number_of_examples(tiny, tmp_path):
 def test_first():
     split = Split(np.zeros((3, 1, 2, 2), np.uint8), np.arange(3))
     assert split.first(2).labels.tolist() == [0, 1] and len(split.first(None)) == len(split.first(3)) == 3
-    with pytest.raises(UserError, match="4 examples are asked for, but the split has 3"):
+    with pytest.raises(UserError, match="4 examples asked for, there are 3: set train_size or test_size"):
         split.first(4)
 
 
@@ -119,6 +119,7 @@ BATCH = 7
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
     """The folder of a mirror; what it holds at first is official."""
+    monkeypatch.delenv("DPROBUST_MIRROR", raising=False)
     mirror = tmp_path / "mirror"
     for name, archive in cifar_archives.ARCHIVES.items():
         cifar_archives.write(name, mirror, BATCH)
