@@ -1,10 +1,11 @@
 # make demo    figures, tables and a report from real MNIST in minutes     -> results/demo/report.html
+# make demo-cifar   the same from real CIFAR-10 and CIFAR-100              -> results/cifar-demo/report.html
 # make test    all tests
 # make paper   the whole study of config.yaml (hours)                      -> results/paper/report.html
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo paper figures test lint format lock clean
+.PHONY: help setup demo demo-cifar paper figures test lint format lock clean
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -15,11 +16,12 @@ ARGS ?=
 
 help: ## show this list
 	@echo "What does training with differential privacy do to robustness?"; echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(STAMP) ## make .venv with the pinned packages (about 6 GB on Linux: torch with CUDA; README for a CPU build)
 
-$(STAMP): requirements.lock
+# Without its interpreter an environment is not ready, whatever the stamp says.
+$(STAMP): requirements.lock $(if $(wildcard $(PY)),,missing)
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 12))' 2>/dev/null || \
 	  { echo "error: Python 3.11 is needed, found: $$("$(PYTHON)" --version 2>&1 | head -n 1); set PYTHON, for example: make $(or $(MAKECMDGOALS),demo) PYTHON=/usr/bin/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
@@ -37,6 +39,10 @@ demo: $(STAMP) ## real MNIST in minutes: every figure, few epochs
 	@$(SNAKEMAKE) --configfile presets/demo.yaml $(ARGS)
 	@echo "Report: $(CURDIR)/results/demo/report.html"
 
+demo-cifar: $(STAMP) ## real CIFAR-10 in minutes; where a mirror is needed: make demo-cifar ARGS=mirror.yaml
+	@$(SNAKEMAKE) --configfile presets/cifar-demo.yaml $(ARGS)
+	@echo "Report: $(CURDIR)/results/cifar-demo/report.html"
+
 paper: $(STAMP) ## the whole study of config.yaml, five seeds (hours)
 	@$(SNAKEMAKE) $(ARGS)
 	@echo "Report: $(CURDIR)/results/paper/report.html"
@@ -46,6 +52,8 @@ figures: $(STAMP) ## the figures of the study of config.yaml
 
 test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 	@$(PY) -m pytest $(ARGS)
+
+missing:
 
 lint: $(STAMP) ## ruff, snakefmt, snakemake --lint
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check .

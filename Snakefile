@@ -13,6 +13,7 @@ wildcard_constraints:
     study=study.name,
     dataset="mnist|cifar10|cifar100",
     split="train|test",
+    view="images|mirrored",
     run=r"sgd|dpsgd_sigma=[0-9.e+-]+_clip=[0-9.e+-]+(_noise=sigma)?",
     seed=r"\d+",
     source="auto|zenodo|generate",

@@ -1,4 +1,7 @@
-"""Random changes of training images that leave their classes as they are."""
+"""Random changes of training images that leave their classes as they are.
+
+One change an example and step keeps the accounting of DP-SGD as it is: an example still has one gradient a step.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +17,7 @@ def augment(images: Tensor, kinds: Sequence[str], random: torch.Generator) -> Te
     """Change each image of a batch at random.
 
     Args:
-        images: (N, C, H, W), of any type.
+        images: (N, C, H, W), of any type; or for "flip" alone (N, 2, F), features of an image and of its mirror image.
         kinds: keys of `KINDS`, applied in this order.
         random: a generator on the CPU, so that every device gets the same changes.
     """
@@ -26,6 +29,8 @@ def augment(images: Tensor, kinds: Sequence[str], random: torch.Generator) -> Te
 def _flip(images: Tensor, random: torch.Generator) -> Tensor:
     """Left to right, half of the images."""
     flipped = torch.rand(len(images), generator=random) < 0.5
+    if images.ndim == 3:
+        return images[torch.arange(len(images)), flipped.long()]
     return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(-1), images)
 
 

@@ -26,7 +26,8 @@ class Split:
     """A part of a dataset in memory.
 
     Attributes:
-        images: uint8 (N, C, H, W), 0 to 255.
+        images: uint8 (N, C, H, W), 0 to 255; or features of images, float32 (N, F), or of each image and its
+            mirror image, float32 (N, 2, F).
         labels: int64 (N,), 0 to classes - 1.
     """
 
@@ -264,13 +265,18 @@ def prepare(
         if images.shape != (n, *shape) or labels.shape != (n,) or labels.max() >= source.classes:
             raise UserError(f"{folder}: {split} images {images.shape} and labels {labels.shape} are not {name}'s")
     for split, (images, labels) in splits.items():
-        with replaced(folder / f"{split}.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, images=images, labels=labels)
+        save(folder / f"{split}.npz", images, labels)
     write_json(folder / "source.json", told)
 
 
+def save(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write a split as .npz: `images`, uint8 (N, H, W) or (N, C, H, W) or features (N, F), and `labels` (N,)."""
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, images=images, labels=labels)
+
+
 def load(path: Path) -> Split:
-    """Read a split that `prepare` wrote: an .npz of `images` (N, H, W) or (N, C, H, W) and `labels` (N,), uint8."""
+    """Read a split that `save` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         images, labels = arrays["images"], arrays["labels"]
     if images.ndim == 3:

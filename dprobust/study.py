@@ -239,7 +239,8 @@ class Study:
 def _recipe(training: dict[str, Any]) -> str:
     sampling = f" ({training['sampling']})" if "sampling" in training else ""
     text = f"epochs {training['epochs']}, batch {training['batch_size']}{sampling}, lr {training['lr']:g}"
-    return text + (f", momentum {training['momentum']:g}" if training["momentum"] else "")
+    text += f", momentum {training['momentum']:g}" if training["momentum"] else ""
+    return text + (f", {' and '.join(training['augment'])}" if training["augment"] else "")
 
 
 def _runs(entries: list[Any]) -> Iterator[Run]:
@@ -258,6 +259,9 @@ def _check_dataset(name: str, entry: dict[str, Any]) -> None:
         if (entry[f"{split}_size"] or 0) > size:
             raise ConfigError(f"{here}.{split}_size: {entry[f'{split}_size']}, but {name} has {size}")
     pretraining, model = entry["pretraining"], entry["model"]["name"]
+    for algorithm, training in entry["training"].items():
+        if pretraining and "crop" in training["augment"]:
+            raise ConfigError(f"{here}.training.{algorithm}.augment: frozen layers have no features of crops")
     for dataset in (name, pretraining["dataset"]) if pretraining else (name,):
         if (shape := SOURCES[dataset].shape) != (taken := MODEL_INPUTS[model]):
             raise ConfigError(f"{here}.model.name: {model} takes {_by(taken)} images, {dataset} has {_by(shape)}")

@@ -16,6 +16,13 @@ def test_flip_mirrors_half_of_the_images():
     assert (same ^ mirrored).all() and 160 < mirrored.sum() < 240
 
 
+def test_flip_of_features_takes_those_of_the_mirror_image():
+    x = images()
+    pairs = torch.stack([x, x.flip(-1)], 1).flatten(2)
+    expected = augment(x, ["flip"], generator("a")).flatten(1)
+    assert torch.equal(augment(pairs, ["flip"], generator("a")), expected)
+
+
 def test_crop_shifts_by_up_to_the_padding_and_fills_with_zeros():
     x = images(2000)
     cropped = augment(x, ["crop"], generator("a"))

@@ -52,6 +52,18 @@ def test_curves_are_the_records(rows):
     assert axes.get_title("left") == "T" and axes.get_title("right") == "demo"
 
 
+def test_relative_to_the_accuracy_without_attack_of_each_seed():
+    made = []
+    for seed, clean in ((0, 0.8), (1, 0.5)):
+        for eps, share in ((0.0, 1.0), (0.1, 0.5), (0.2, 0.25)):
+            row = {"run": SGD.name, "seed": seed, "metric": "accuracy", "loss": "ce", "eps": eps}
+            made.append(row | {"value": share * clean})
+    figure, data = fgsm.draw(pd.DataFrame(made), [SGD], settings(losses=["ce"], relative=True), {})
+    assert data["mean"].tolist() == pytest.approx([1, 0.5, 0.25])
+    assert data["min"].tolist() == pytest.approx(data["max"].tolist())
+    assert figure.axes[0].get_ylabel() == "accuracy / accuracy without attack"
+
+
 def test_gap_panel_shows_ours_and_the_papers(rows):
     figure, _ = fgsm.draw(rows, [SGD, DP], settings(paper_gap=[[0.0, 2.6], [0.1, 15.4]]), {})
     upper, lower = figure.axes

@@ -43,18 +43,22 @@ def test_at_clip_1_the_noise_rules_are_one_run():
 
 
 def test_the_paper_trains_shared_runs_once():
-    """All but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 35."""
+    """On MNIST all but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 35. CIFAR-10 has two."""
     paper = study()
     runs = paper.runs("mnist")
     assert len(runs) == len(set(runs)) == 17
-    assert sum(len(figure.runs) for figure in paper.figures.values()) == 35
-    names = ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig5a", "fig5b", "fig5c", "fig7"]
+    assert sum(len(figure.runs) for figure in paper.figures.values() if figure.dataset == "mnist") == 35
+    names = ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig5a", "fig5b", "fig5c"]
+    names += ["fig6_fgsm", "fig6a", "fig6b", "fig6c", "fig7"]
     assert list(paper.figures) == names and list(paper.tables) == ["table1", "table2"]
+    assert [run.name for run in paper.runs("cifar10")] == ["sgd", "dpsgd_sigma=1.0_clip=3.0"]
     assert paper.training("mnist", "dpsgd_sigma=1.3_clip=0.5_noise=sigma") == {
         "epochs": 50,
         "batch_size": 256,
         "lr": 0.05,
         "momentum": 0.0,
+        "weight_decay": 0.0,
+        "augment": [],
         "sampling": "poisson",
         "engine": "fused",
         "clip": 0.5,
@@ -123,7 +127,38 @@ ERRORS = {
         lambda c: mnist(c)["model"].update(normalize={"mean": [0, 0], "std": [1]}),
         "normalize.mean: 2 values",
     ),
-    "figure's dataset": (lambda c: first(c).update(dataset="cifar10"), "'cifar10' is not among the datasets (mnist)"),
+    "figure's dataset": (
+        lambda c: first(c).update(dataset="cifar100"),
+        "figures.fig2.dataset: 'cifar100' is not among the datasets (mnist, cifar10)",
+    ),
+    "model of other images": (
+        lambda c: c["datasets"]["cifar10"]["model"].update(name="lenet"),
+        "datasets.cifar10.model.name: lenet takes 1 x 28 x 28 images, cifar10 has 3 x 32 x 32",
+    ),
+    "crops of features": (
+        lambda c: c["datasets"]["cifar10"]["training"]["sgd"].update(augment=["crop"]),
+        "datasets.cifar10.training.sgd.augment: frozen layers have no features of crops",
+    ),
+    "pre-training on other images": (
+        lambda c: c["datasets"]["cifar10"]["pretraining"].update(dataset="mnist"),
+        "datasets.cifar10.model.name: cifarnet takes 3 x 32 x 32 images, mnist has 1 x 28 x 28",
+    ),
+    "override": (
+        lambda c: mnist(c).update(sha256={"train-images-idx3-ubyte": "abc"}),
+        'datasets.mnist.sha256.train-images-idx3-ubyte: found "abc", must match ^[0-9a-f]{64}$',
+    ),
+    "relative to nothing": (
+        lambda c: c["datasets"]["cifar10"]["metrics"]["fgsm"].update(eps=[0.1]),
+        "figures.fig6_fgsm.relative: needs 0.0 in datasets.cifar10.metrics.fgsm.eps",
+    ),
+    "change of one run": (
+        lambda c: c["figures"]["fig6a"].update(runs=["sgd"]),
+        "figures.fig6a.paper_change: needs two runs",
+    ),
+    "corruptions of other images": (
+        lambda c: c["tables"]["table2"].update(dataset="cifar10"),
+        "datasets.cifar10.metrics.corruptions.sets: tables.table2 needs a file of corrupted test images",
+    ),
     "gap of one run": (lambda c: first(c).update(runs=["sgd"]), "figures.fig2.paper_gap: needs two runs"),
     "ratio of one run": (
         lambda c: c["figures"]["fig5c"].update(runs=["sgd"]),
@@ -164,6 +199,36 @@ def test_errors_name_the_key_in_one_line(name):
         study(change)
     assert message in str(error.value)
     assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+def test_null_leaves_out_a_dataset_with_its_figures_or_a_single_one():
+    paper = study()
+
+    def overlay(config):
+        config["datasets"]["mnist"] = config["figures"]["fig6b"] = None
+
+    rest = study(overlay)
+    assert list(rest.figures) == ["fig6_fgsm", "fig6a", "fig6c"] and not rest.tables
+    assert list(rest.config["datasets"]) == ["cifar10"] and rest.pretrained == ["cifar10"]
+    assert rest.runs("cifar10") == paper.runs("cifar10")
+    # Their figures alone leave no runs, and nothing to pre-train.
+    bare = study(lambda c: c["figures"].update({name: None for name in paper.figures if name.startswith("fig6")}))
+    assert bare.runs("cifar10") == [] and bare.pretrained == []
+
+
+def test_sources_and_what_is_not_official():
+    def overlay(config):
+        entry = config["datasets"]["cifar10"]
+        entry.update(mirrors=["a", "b"], sha256={"x": "0" * 64})
+        entry["pretraining"].update(mirrors=["c"], sha256={"y": "1" * 64})
+
+    changed = study(overlay)
+    assert changed.source("cifar10") == {"mirrors": ["a", "b"], "sha256": {"x": "0" * 64}}
+    assert changed.source("cifar100") == {"mirrors": ["c"], "sha256": {"y": "1" * 64}}
+    assert changed.unofficial("cifar10") == {"x": "0" * 64, "y": "1" * 64} and changed.unofficial("mnist") == {}
+    assert ("unofficial data", "x, y, by the SHA-256 in the config") in changed.facts()
+    assert "unofficial data" not in dict(study().facts())
+    assert dict(study().facts())["pre-training"].startswith("convolutions, on cifar100 (public), frozen: epochs")
 
 
 def test_every_key_of_the_schema_is_described():

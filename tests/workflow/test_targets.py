@@ -42,10 +42,15 @@ def test_a_figure_by_its_file(ready):
 @pytest.mark.parametrize(
     ("target", "jobs"),
     [
-        ("models", {"train": 85, "models": 1}),
+        ("models", {"download": 2, "pretrain": 1, "features": 2, "train": 95, "models": 1}),
+        (
+            "fig6c",
+            {"download": 2, "pretrain": 1, "features": 2, "train": 10, "curvature": 10, "privacy": 1, "fig6c": 1},
+        ),
         (
             "tables",
-            {"train": 85, "privacy": 17, "privacy_table": 1, "tables": 1}
+            {"download": 2, "pretrain": 1, "features": 2, "train": 95, "privacy": 19, "privacy_table": 1, "tables": 1}
+            | {"accuracy_table": 1}
             | {"pessimal_noise": 1, "mnist_c": 1, "corruptions": 30, "table2": 1, "pgd": 10, "table1": 1},
         ),
         ("table1", {"train": 10, "pgd": 10, "table1": 1}),
@@ -69,8 +74,8 @@ def test_data_that_must_be_made_again_does_not_hide_the_rest(ready):
 
 def test_everything_by_default(ready):
     jobs = ready.planned(config=PAPER)
-    assert jobs["train"] == jobs["fgsm"] == 85 and jobs["report"] == jobs["all"] == 1
-    assert jobs["distances"] == jobs["curvature"] == 10
+    assert jobs["train"] == jobs["fgsm"] == 95 and jobs["report"] == jobs["all"] == 1
+    assert jobs["distances"] == jobs["curvature"] == 20
     assert jobs["pgd"] == jobs["pgd_iterations"] == jobs["cross_sections"] == 10
 
 

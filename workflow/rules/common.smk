@@ -73,7 +73,7 @@ def extra_input(metric, wildcards):
 
 def pretrained(pattern, wildcards, **more):
     """A file of the pre-training for a dataset; nothing where there is none."""
-    return expand(pattern, **wildcards, **more) if study.pretraining(wildcards.dataset) else []
+    return pattern.format(**wildcards, **more) if study.pretraining(wildcards.dataset) else []
 
 
 def public_examples(split, wildcards):
@@ -83,7 +83,14 @@ def public_examples(split, wildcards):
 
 def examples(split, wildcards):
     """What a run is trained on: images, or features of them where the convolutions are pre-trained."""
-    return pretrained(FEATURES, wildcards, split=split) or f"data/{wildcards.dataset}/{split}.npz"
+    features = pretrained(FEATURES, wildcards, view="images", split=split)
+    return features or f"data/{wildcards.dataset}/{split}.npz"
+
+
+def mirrored_examples(wildcards):
+    """Features of the mirror images, for a run that flips what it cannot flip any more."""
+    flips = "flip" in study.training(wildcards.dataset, wildcards.run)["augment"]
+    return pretrained(FEATURES, wildcards, view="mirrored", split="train") if flips else []
 
 
 def note(dataset):

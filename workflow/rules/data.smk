@@ -9,11 +9,10 @@ rule download:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=500,
+        mem_mb=1000,
         runtime=30,
-    # No fingerprint: the checksums fix the content, and a new one would train everything again.
+    # No fingerprint and no mirrors: the checksums fix the content, and another would train everything again.
     params:
-        mirrors=lambda wildcards: study.source(wildcards.dataset)["mirrors"],
         sha256=lambda wildcards: study.source(wildcards.dataset)["sha256"],
     message:
         "Getting {wildcards.dataset} and checking every file"
@@ -59,7 +58,6 @@ rule mnist_c:
         mem_mb=2000,
         runtime=60,
     params:
-        mirrors=study.source("mnist")["mirrors"],
         code=fingerprint("mnist_c"),
     message:
         "Making the 31 test sets of MNIST-C (source: {wildcards.source})"

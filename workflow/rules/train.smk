@@ -1,6 +1,6 @@
 PRETRAINED = "results/{study}/pretrained/{dataset}/features.safetensors"
 PRETRAINING = "results/{study}/pretrained/{dataset}/pretrain.json"
-FEATURES = "results/{study}/features/{dataset}/{split}.npz"
+FEATURES = "results/{study}/features/{dataset}/{view}/{split}.npz"
 MODEL = "results/{study}/models/{dataset}/{run}/seed={seed}/model.safetensors"
 TRAINED = "results/{study}/models/{dataset}/{run}/seed={seed}/train.json"
 
@@ -45,7 +45,7 @@ rule features:
     output:
         FEATURES,
     log:
-        "results/{study}/logs/features/{dataset}/{split}.log",
+        "results/{study}/logs/features/{dataset}/{view}/{split}.log",
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -59,7 +59,7 @@ rule features:
         device=study.config["device"],
         code=fingerprint("models", "datasets"),
     message:
-        "Features of the {wildcards.split} images of {wildcards.dataset}"
+        "Features of the {wildcards.split} {wildcards.view} of {wildcards.dataset}"
     script:
         "../scripts/features.py"
 
@@ -68,6 +68,7 @@ rule train:
     input:
         train=partial(examples, "train"),
         test=partial(examples, "test"),
+        mirrored=mirrored_examples,
         features=lambda wildcards: pretrained(PRETRAINED, wildcards),
     output:
         model=MODEL,

@@ -33,6 +33,15 @@ def job(snakemake: Any) -> Iterator[Any]:
             sys.exit(1)
 
 
+def mirrors(snakemake: Any, dataset: str) -> list[str]:
+    """The mirrors of the config for a dataset. They are no parameter of a rule: another mirror gives the same files,
+    and should not have everything made from them made again."""
+    from dprobust.study import Study
+
+    schema = Path(snakemake.scriptdir).parent / "schemas" / "config.schema.yaml"
+    return Study(snakemake.config, schema).source(dataset)["mirrors"]
+
+
 def device(wanted: str) -> Any:
     """The torch device of the config's `device`: auto, cpu or cuda."""
     import torch

@@ -1,11 +1,11 @@
 """Get a dataset: verified files -> arrays."""
 
-from _job import job
+from _job import job, mirrors
 
 with job(snakemake):
     from pathlib import Path
 
     from dprobust import datasets
 
-    p, folder = snakemake.params, Path(snakemake.output.source).parent
-    datasets.prepare(snakemake.wildcards.dataset, folder, p.mirrors, p.sha256)
+    name, folder = snakemake.wildcards.dataset, Path(snakemake.output.source).parent
+    datasets.prepare(name, folder, mirrors(snakemake, name), snakemake.params.sha256)

@@ -13,5 +13,7 @@ with job(snakemake):
     model = models.build(**p.model)
     models.load_features(model, Path(snakemake.input.features))
     data = datasets.load(Path(snakemake.input.images)).first(p.size)
-    features = models.compute_features(models.split(model)[0].to(device(p.device)), torch.from_numpy(data.images))
+    images = torch.from_numpy(data.images)
+    images = images.flip(-1) if snakemake.wildcards.view == "mirrored" else images
+    features = models.compute_features(models.split(model)[0].to(device(p.device)), images)
     datasets.save(Path(snakemake.output[0]), features.numpy(), data.labels)

@@ -1,6 +1,6 @@
 """The corrupted test sets: archives, or our generator -> arrays."""
 
-from _job import job
+from _job import job, mirrors
 
 with job(snakemake):
     from pathlib import Path
@@ -16,5 +16,5 @@ with job(snakemake):
         lambda: np.load(snakemake.input.pattern, allow_pickle=False),
         sets.parent,
         sets,
-        snakemake.params.mirrors,
+        mirrors(snakemake, "mnist"),
     )

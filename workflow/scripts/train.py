@@ -5,6 +5,8 @@ from _job import device, job
 with job(snakemake):
     from pathlib import Path
 
+    import numpy as np
+
     from dprobust import datasets, models, records, seeds, training
 
     p, output = snakemake.params, Path(snakemake.output.model)
@@ -12,6 +14,9 @@ with job(snakemake):
     stream = (snakemake.wildcards.seed, snakemake.wildcards.dataset, snakemake.wildcards.run)
     data = datasets.load(Path(snakemake.input.train)).first(p.train_size)
     test = datasets.load(Path(snakemake.input.test)).first(p.test_size)
+    if snakemake.input.mirrored:
+        mirrored = datasets.load(Path(snakemake.input.mirrored)).images
+        data = datasets.Split(np.stack([data.images, mirrored], axis=1), data.labels)
     place = device(p.device)
     model = models.build(**p.model, seed=seeds.derive(*stream, "init"))
     if snakemake.input.features:
