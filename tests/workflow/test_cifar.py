@@ -183,7 +183,7 @@ def test_mnist_goes_on_where_cifar_cannot_be_had(ready):
     ready.environment = proxies | {"NO_PROXY": "", "no_proxy": "", "DPROBUST_MIRROR": str(nowhere)}
     both = ready.overlay(
         seeds=[0],
-        datasets={"cifar10": {}},
+        datasets={"cifar10": {"model": {"name": "cifarnet"}}},
         figures={"both": {"metric": "fgsm", "dataset": "cifar10", "runs": ["sgd"]}},
     )
     model = "results/smoke/models/mnist/sgd/seed=0/model.safetensors"
