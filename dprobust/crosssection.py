@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dprobust.distances import deepfool
+from dprobust.errors import UserError
 from dprobust.inference import check_count, map_batches, predict
 
 
@@ -39,15 +40,18 @@ def cross_section(
     points a side, odd to hold the image itself. The normal is the direction of the l2 DeepFool perturbation
     out of the class the model gives to x, right or wrong (Fawzi et al. 2018). The tangent is a draw from
     `generator` less its part along the normal: equal generators give every model the same draw. Points of the
-    plane are not clipped to [0, 1], which would bend it. Raises ValueError on arguments that do not fit and
-    where DeepFool finds no boundary.
+    plane are not clipped to [0, 1], which would bend it. Raises ValueError on arguments that do not fit,
+    UserError where DeepFool finds no boundary.
     """
     if not (math.isfinite(half_width) and half_width > 0):
         raise ValueError(f"half_width must be a finite number > 0, found {half_width}")
     check_count("resolution", resolution)
     outcome = deepfool(model, x[None], predict(model, x[None]), "l2")
     if not outcome.fooled:
-        raise ValueError("DeepFool found no decision boundary around the image")
+        raise UserError(
+            "DeepFool finds no decision boundary around the image: the network gives it one class everywhere, or its "
+            "logits are not finite, as after a training that diverged; choose another image or a smaller lr"
+        )
     normal = (outcome.images - x).flatten()
     normal /= normal.norm()
     draw = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype)

@@ -27,6 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from dprobust.layers import pooling_first
+
 # Elements that the temporary tensors of one chunk of examples may hold: what stays in the cache of a CPU
 # core, and what keeps any other device busy.
 CPU_CHUNK, DEVICE_CHUNK = 2**20, 2**26
@@ -39,7 +41,6 @@ CONV_WEIGHT_GRADIENTS = {
     nn.Conv3d: nn.grad.conv3d_weight,
 }
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 # Models known to keep the examples of a batch apart, and whether they can run on channels-last tensors.
 _PROBED: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
@@ -151,7 +152,7 @@ def recording(model: nn.Module, layers: Mapping[nn.Module, str], channels_last: 
         for layer in layers:
             layer.forward = _recorded(layer, records, channels_last)
         for sequence in sequences:
-            sequence.forward = _pooling_first(sequence)
+            sequence.forward = pooling_first(sequence)
         yield records
     finally:
         for module in (*layers, *sequences):
@@ -176,26 +177,6 @@ def _recorded(layer: nn.Module, records: list[Record], channels_last: bool) -> C
             # An edge, because an in-place operation would move the tensor to another place in the graph.
             records.append(Record(layer, input.detach(), input._version, get_gradient_edge(output)))
         return output
-
-    return forward
-
-
-def _pooling_first(sequence: nn.Sequential) -> Callable[[Tensor], Tensor]:
-    """Forward pass with every ReLU moved behind the max-pooling that follows it.
-
-    The two commute exactly, gradients included, and ReLU is left with a fraction of the elements.
-    """
-    modules = list(sequence)
-    for i in range(len(modules) - 1):
-        relu, pool = modules[i : i + 2]
-        hooked = any(hooks for m in (relu, pool) for name, hooks in vars(m).items() if name.endswith("_hooks"))
-        if type(relu) is nn.ReLU and type(pool) in MAX_POOLS and not pool.return_indices and not hooked:
-            modules[i : i + 2] = pool, relu
-
-    def forward(input: Tensor) -> Tensor:
-        for module in modules:
-            input = module(input)
-        return input
 
     return forward
 

@@ -14,6 +14,8 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from dprobust.layers import quick
+
 
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
@@ -24,7 +26,8 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
-        yield
+        with quick(model):
+            yield
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)

@@ -1,8 +1,17 @@
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from dprobust import models
 from dprobust.crosssection import cross_section
+from dprobust.errors import UserError
+
+SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 
 
 def conv_net():
@@ -106,9 +115,43 @@ def test_bad_input():
     ]:
         with pytest.raises(ValueError, match=message):
             cross_section(model, *arguments, seeded())
-    constant = affine(torch.zeros(3, 160), torch.tensor([1.0, 0.0, 0.0]))
-    with pytest.raises(ValueError, match="DeepFool found no decision boundary around the image"):
-        cross_section(constant, x, 1.0, 5, seeded())
+
+
+@pytest.mark.parametrize("weight", [0.0, torch.nan])
+def test_a_network_without_boundary(weight):
+    constant = affine(torch.full((3, 160), weight), torch.tensor([1.0, 0.0, 0.0]))
+    with pytest.raises(UserError, match="DeepFool finds no decision boundary around the image"):
+        cross_section(constant, image(), 1.0, 5, seeded())
+
+
+class Wildcards(dict):
+    @property
+    def seed(self):
+        return self["seed"]
+
+
+def test_the_job_names_the_image_without_boundary_in_one_line(tmp_path, monkeypatch):
+    settings = {"name": "lenet", "hidden": [4]}
+    model = models.build(**settings)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    models.save(model, tmp_path / "model.safetensors")
+    np.savez(tmp_path / "test.npz", images=np.zeros((5, 1, 28, 28), np.uint8), labels=np.zeros(5, np.int64))
+    cross_sections = {"samples": [3], "half_width": 1.0, "resolution": 5}
+    job = SimpleNamespace(
+        input=SimpleNamespace(model=tmp_path / "model.safetensors", test=tmp_path / "test.npz"),
+        log=[tmp_path / "log"],
+        params=SimpleNamespace(settings=cross_sections, device="cpu", model=settings, size=5),
+        threads=torch.get_num_threads(),
+        wildcards=Wildcards(dataset="mnist", run="sgd", seed="0"),
+    )
+    monkeypatch.syspath_prepend(SCRIPTS)
+    for library in ("OMP", "MKL", "OPENBLAS"):
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")  # the job sets them: to be restored
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SCRIPTS / "cross_sections.py"), {"snakemake": job})
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert "error: test image 3: DeepFool finds no decision boundary" in line
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

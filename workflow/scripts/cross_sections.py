@@ -8,6 +8,7 @@ from _evaluation import evaluation
 with evaluation(snakemake) as e:
     from dprobust import inference, seeds
     from dprobust.crosssection import cross_section
+    from dprobust.errors import UserError
 
     def add(sample, metric, values):
         value, repeat = values.double().flatten().unique_consecutive(return_counts=True)
@@ -17,7 +18,10 @@ with evaluation(snakemake) as e:
     for sample in s["samples"]:
         # The generator knows neither run nor seed: every model gets the same draw for the tangent.
         generator = seeds.generator(e.about["dataset"], "cross_section", sample)
-        section = cross_section(e.model, e.x[sample], s["half_width"], s["resolution"], generator)
+        try:
+            section = cross_section(e.model, e.x[sample], s["half_width"], s["resolution"], generator)
+        except UserError as error:
+            raise UserError(f"test image {sample}: {error}") from None
         add(sample, "label", e.y[sample])
         add(sample, "predicted", inference.predict(e.model, e.x[sample : sample + 1]))
         add(sample, "pixel", e.x[sample])
