@@ -105,8 +105,16 @@ def _profile(axes: Axes, data: pd.DataFrame, runs: Sequence[Run], shade: Mapping
     axes.set_xlim(0.6, last + 0.4)
     if rank < last:
         axes.axvspan(rank + 0.5, last + 0.4, color="#EFEFEF", zorder=0)
-        text = f"exactly 0:\nrank at most {rank},\nthe network is\npiecewise linear"
-        axes.text((rank + last + 0.9) / 2, 0.5, text, transform=axes.get_xaxis_transform(), **CENTRED, **SMALL)
+        wide = last - rank > 3
+        text = (
+            f"exactly 0:\nrank at most {rank},\n"
+            + ("the network is\n" if wide else "the network is ")
+            + "piecewise linear"
+        )
+        turned = {"rotation": 0 if wide else 90}
+        axes.text(
+            (rank + last + 0.9) / 2, 0.5, text, transform=axes.get_xaxis_transform(), **CENTRED, **SMALL, **turned
+        )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=15))
     axes.set(xlabel="rank k", ylabel="eigenvalue λₖ of the input Hessian")
 

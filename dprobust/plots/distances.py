@@ -1,5 +1,6 @@
 """Histograms of the distance to the decision boundary, and its mean by several definitions (Figs 5a, 5b)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ def draw(
                 axes.axvline(_value(data, run, "absolute", "mean"), color=shade[run], linewidth=1, zorder=1.5)
         heading(upper, settings["title"], note)
         upper.set_ylabel(f"share of images ({BINS} bins)")
-        upper.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        upper.yaxis.set_major_formatter(PercentFormatter(1.0))
         means = data.loc[data["statistic"] == "mean", "mean"]
         upper.set_xlim(min(0, 1.05 * means.min()), max(edges[-1], 1.05 * means.max()))
         lower.set_xlabel(NORM_NAMES[settings["norm"]])
@@ -168,8 +169,11 @@ def _rows(
         heads = [("SGD" if not run.private else "DP-SGD", shade[run]) for run in runs] + [("change", "#333333")]
         for x, (name, colour) in zip(COLUMNS, heads, strict=True):
             axes.text(x, -0.95, name, color=colour, **beside)
+        # Three digits of the largest mean, and as many decimals for the others.
+        largest = data.loc[data["statistic"] == "mean", "mean"].abs().max()
+        decimals = max(0, 3 - math.ceil(math.log10(largest)))
         for y, variant in enumerate(variants):
-            texts = [f"{_value(data, run, variant, 'mean'):.3f}" for run in runs]
+            texts = [f"{_value(data, run, variant, 'mean'):.{decimals}f}" for run in runs]
             texts.append(f"{_value(data, runs[1], variant, 'change_of_mean'):+.1%}")
             for x, text, (_, colour) in zip(COLUMNS, texts, heads, strict=True):
                 axes.text(x, y, "" if "nan" in text else text.replace("-", "−"), color=colour, **beside)
