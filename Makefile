@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar paper figures test lint format lock clean
+.PHONY: help setup demo demo-cifar paper figures test bench lint format lock clean
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -54,6 +54,14 @@ test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 	@$(PY) -m pytest $(ARGS)
 
 missing:
+
+bench: .venv/.bench ## speed against peers, 20 minutes on an idle machine; parts: make bench ARGS="steps attacks"
+	@$(SNAKEMAKE) --quiet all -- data/mnist/train.npz data/mnist/test.npz data/mnist_c/pessimal.npy
+	@$(PY) -m benchmarks $(ARGS)
+
+.venv/.bench: requirements-bench.txt $(STAMP)
+	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-bench.txt
+	@touch $@
 
 lint: $(STAMP) ## ruff, snakefmt, snakemake --lint
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check .

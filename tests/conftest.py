@@ -1,4 +1,9 @@
+import os
 from pathlib import Path
+
+# One thread a process, read when torch is loaded: small networks gain nothing from more, and workflow tests run jobs
+# side by side.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from helpers import ROOT

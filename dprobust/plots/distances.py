@@ -169,9 +169,9 @@ def _rows(
         heads = [("SGD" if not run.private else "DP-SGD", shade[run]) for run in runs] + [("change", "#333333")]
         for x, (name, colour) in zip(COLUMNS, heads, strict=True):
             axes.text(x, -0.95, name, color=colour, **beside)
-        # Three digits of the largest mean, and as many decimals for the others.
+        # Three decimals, more where that is less than three digits of the largest mean.
         largest = data.loc[data["statistic"] == "mean", "mean"].abs().max()
-        decimals = max(0, 3 - math.ceil(math.log10(largest)))
+        decimals = max(3, 3 - math.ceil(math.log10(largest)))
         for y, variant in enumerate(variants):
             texts = [f"{_value(data, run, variant, 'mean'):.{decimals}f}" for run in runs]
             texts.append(f"{_value(data, runs[1], variant, 'change_of_mean'):+.1%}")
