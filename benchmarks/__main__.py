@@ -1,4 +1,4 @@
-"""python -m benchmarks [PART ...] [--quick]: measure, and renew these parts of results.json and results.md."""
+"""Measure the parts named (all without) and renew them in benchmarks/results.json and results.md."""
 
 import argparse
 import json
@@ -26,7 +26,9 @@ ONE_THREAD = {
 def main(arguments: list[str], output: Path = HERE) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; all without")
-    parser.add_argument("--quick", action="store_true", help="few rounds and small sizes: to see that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, few rounds, nothing written: to see that it runs"
+    )
     asked = parser.parse_args(arguments)
     if unknown := sorted(set(asked.parts) - set(PARTS)):
         parser.error(f"there is no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
@@ -36,10 +38,10 @@ def main(arguments: list[str], output: Path = HERE) -> int:
     from dprobust.errors import UserError
     from dprobust.files import replaced, write_json
 
-    store = output / "results.json"
+    store, measured = output / "results.json", {}
     for name in asked.parts or PARTS:
         progress(f"{name}:")
-        about, started = _about(asked.quick), time.monotonic()
+        about, started = _about(), time.monotonic()
         try:
             tables = []
             for table in import_module(f"benchmarks.{name}").tables(asked.quick):
@@ -48,18 +50,17 @@ def main(arguments: list[str], output: Path = HERE) -> int:
         except (UserError, WrongContestant) as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             return 1
-        about["seconds"] = time.monotonic() - started
-        results = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
-        results[name] = {"about": about, "tables": tables}
-        write_json(store, results)
-        page = markdown(results)
-        with replaced(output / "results.md") as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    print(page)
+        measured[name] = {"about": about | {"seconds": time.monotonic() - started}, "tables": tables}
+        if not asked.quick:
+            results = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
+            write_json(store, results | {name: measured[name]})
+            with replaced(output / "results.md") as temporary:
+                temporary.write_text(markdown(results | {name: measured[name]}), encoding="utf-8")
+    print(markdown(measured))
     return 0
 
 
-def _about(quick: bool) -> dict:
+def _about() -> dict:
     from dprobust import records
 
     versions = {"python": platform.python_version()}
@@ -76,7 +77,6 @@ def _about(quick: bool) -> dict:
         "versions": versions,
         "commit": records.commit() or "not under version control",
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "quick": quick,
     }
 
 

@@ -24,8 +24,8 @@ def markdown(results: Mapping) -> str:
 
 
 def _about(about: Mapping) -> Iterator[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    yield f"{about['date']}, {about['seconds']:.0f} s, commit {about['commit']}{', quick' if about['quick'] else ''}."
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(about["versions"].items()))
+    yield f"{about['date']}, {about['seconds']:.0f} s, commit {about['commit']}."
     yield f"{about['cpu']}, {about['cores']} cores, load before {about['load']:.1f}; {about['system']}; {versions}."
 
 
@@ -37,9 +37,8 @@ def _lines(table: Table) -> Iterator[str]:
         for row in table.rows:
             middle = f" {_spread(row.ratio)} |" if table.reference else ""
             yield f"| {row.name} | {_spread(row.value)} |{middle} {row.count} |"
-    for note in table.notes:
-        yield ""
-        yield note
+    for i, note in enumerate(table.notes):
+        yield from ["", note] if table.rows or i else [note]
 
 
 def _target(target: Target) -> str:
