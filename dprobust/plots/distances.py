@@ -29,7 +29,7 @@ VARIANT_NAMES = {
 BINS = 50
 MEAN = {"marker": "o", "markersize": 6, "markeredgewidth": 0.7}
 MEDIAN = {"marker": "|", "markersize": 10, "markeredgewidth": 1.6}
-COLUMNS = (1.12, 1.26, 1.41)
+COLUMNS = (1.13, 1.28, 1.43)
 """Right ends of the columns of numbers beside the rows, in widths of the axes."""
 
 

@@ -18,7 +18,7 @@ rule pretrain:
         "results/{study}/benchmarks/pretrain/{dataset}.tsv"
     conda:
         "../../envs/torch.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=3000,
         runtime=240,
