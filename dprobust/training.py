@@ -45,7 +45,8 @@ class Settings:
         schedule: "constant", or "one_cycle": linear from 0 to `lr` in the first fifth of the steps, then back to 0 as
             half a cosine.
         augment: random changes of the images, keys of `dprobust.augmentation.KINDS`.
-        precision: of SGD's forward and backward pass: "float32", or "bfloat16" (autocast; parameters stay float32).
+        precision: of SGD's forward and backward pass: "float32", or "auto": bfloat16, by autocast, where the device
+            computes in it (`computes_in`). Parameters are float32 throughout.
         sampling: "shuffle": a new order each epoch, batches of exactly b, the incomplete last one left out;
             "poisson": each example is in each batch with probability b / N, independently.
         clip: C, the bound on the l2 norm of an example's gradient.
@@ -186,6 +187,18 @@ def train(
     return history
 
 
+def computes_in(precision: str, device: torch.device) -> torch.dtype:
+    """The type of a forward pass: with precision "auto" bfloat16 on a device that has instructions for it."""
+    if precision == "float32":
+        return torch.float32
+    if device.type == "cpu":
+        # Other CPUs emulate it, many times slower than float32.
+        native = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    else:
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
+
+
 def batches(n: int, settings: Settings, random: torch.Generator) -> Iterator[Tensor]:
     """The batches of an epoch over `n` examples, as indices (int64); a Poisson batch may be empty."""
     steps, b = settings.steps_per_epoch(n), settings.batch_size
@@ -214,9 +227,10 @@ def evaluate(model: nn.Module, data: Split, batch_size: int = 1000) -> dict[str,
 
 def _gradients(model: nn.Module, settings: Settings) -> Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    dtype = computes_in(settings.precision, next(model.parameters()).device)
 
     def step(x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
             logits = model(x)
         loss = F.cross_entropy(logits.float(), y, reduction="sum")
         sums = torch.autograd.grad(loss, list(parameters.values()))

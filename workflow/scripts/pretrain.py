@@ -32,6 +32,7 @@ with job(snakemake):
         history=history,
         unofficial_data=p.unofficial,
         device=str(place),
+        computed_in=str(training.computes_in(p.training["precision"], place)),
         code=p.code,
     )
     checkpoint.unlink(missing_ok=True)
