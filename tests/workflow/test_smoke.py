@@ -160,7 +160,7 @@ def test_snakemakes_own_report(smoke, tmp_path):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"label": "another"}, {*FIGURES, *TABLES, "contact_sheet", "report", "all"}),
+        ({"label": "another"}, {*FIGURES, *TABLES, "accuracy_table", "contact_sheet", "report", "all"}),
         (
             {"datasets": {"mnist": {"metrics": {"fgsm": {"losses": ["ce", "margin"]}}}}},
             {"fgsm", *FGSM, "report", "all"},

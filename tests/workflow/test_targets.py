@@ -42,14 +42,14 @@ def test_a_figure_by_its_file(ready):
 @pytest.mark.parametrize(
     ("target", "jobs"),
     [
-        ("models", {"download": 2, "pretrain": 1, "features": 2, "train": 95, "models": 1}),
+        ("models", {"download": 2, "pretrain": 1, "features": 3, "train": 95, "models": 1}),
         (
             "fig6c",
-            {"download": 2, "pretrain": 1, "features": 2, "train": 10, "curvature": 10, "privacy": 1, "fig6c": 1},
+            {"download": 2, "pretrain": 1, "features": 3, "train": 10, "curvature": 10, "privacy": 1, "fig6c": 1},
         ),
         (
             "tables",
-            {"download": 2, "pretrain": 1, "features": 2, "train": 95, "privacy": 19, "privacy_table": 1, "tables": 1}
+            {"download": 2, "pretrain": 1, "features": 3, "train": 95, "privacy": 19, "privacy_table": 1, "tables": 1}
             | {"accuracy_table": 1}
             | {"pessimal_noise": 1, "mnist_c": 1, "corruptions": 30, "table2": 1, "pgd": 10, "table1": 1},
         ),
