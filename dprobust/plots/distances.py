@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from dprobust.plots.style import PAPER, STYLE, colours, heading, label, legend, over_seeds
 from dprobust.study import Run
@@ -77,7 +77,8 @@ def draw(
                 axes.axvline(_value(data, run, "absolute", "mean"), color=shade[run], linewidth=1, zorder=1.5)
         heading(upper, settings["title"], note)
         upper.set_ylabel(f"share of images ({BINS} bins)")
-        upper.yaxis.set_major_formatter(PercentFormatter(1.0))
+        upper.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+        upper.xaxis.set_major_locator(MaxNLocator(6))
         means = data.loc[data["statistic"] == "mean", "mean"]
         upper.set_xlim(min(0, 1.05 * means.min()), max(edges[-1], 1.05 * means.max()))
         lower.set_xlabel(NORM_NAMES[settings["norm"]])
