@@ -78,7 +78,7 @@ def draw(
         heading(upper, settings["title"], note)
         upper.set_ylabel(f"share of images ({BINS} bins)")
         upper.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
-        upper.xaxis.set_major_locator(MaxNLocator(6))
+        upper.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         means = data.loc[data["statistic"] == "mean", "mean"]
         upper.set_xlim(min(0, 1.05 * means.min()), max(edges[-1], 1.05 * means.max()))
         lower.set_xlabel(NORM_NAMES[settings["norm"]])
