@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar paper figures test bench lint format lock clean
+.PHONY: help setup demo demo-cifar paper figures test bench lint format lock clean missing
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -52,8 +52,6 @@ figures: $(STAMP) ## the figures of the study of config.yaml
 
 test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 	@$(PY) -m pytest $(ARGS)
-
-missing:
 
 bench: .venv/.bench ## speed against peers, 20 minutes on an idle machine; parts: make bench ARGS="steps attacks"
 	@$(SNAKEMAKE) --quiet all -- data/mnist/train.npz data/mnist/test.npz data/mnist_c/pessimal.npy

@@ -65,8 +65,8 @@ def _image_convolution(layer: nn.Conv2d, input: Tensor) -> Tensor:
 
 
 class _ImageConvolution(torch.autograd.Function):
-    """A convolution whose backward pass to the input is one matrix product and a fold: six times as fast as
-    oneDNN's for one input channel, twice for three, slower from eight on."""
+    """A convolution whose backward pass to the input is one matrix product and a fold: faster than
+    oneDNN's for one to three input channels, slower for many."""
 
     @staticmethod
     def forward(ctx, input: Tensor, layer: nn.Conv2d) -> Tensor:

@@ -93,9 +93,9 @@ def mirrored_examples(wildcards):
     return pretrained(FEATURES, wildcards, view="mirrored", split="train") if flips else []
 
 
-def note(dataset):
-    """What is to be known of every number of a dataset: the study's label, and data that is not the official."""
-    unofficial = ", ".join(study.unofficial(dataset))
+def note(*datasets):
+    """What is to be known of every number of these datasets: the study's label, and data that is not the official."""
+    unofficial = ", ".join(file for dataset in datasets for file in study.unofficial(dataset))
     return "; ".join(filter(None, (study.config["label"], unofficial and f"not the official {unofficial}")))
 
 

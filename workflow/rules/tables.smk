@@ -57,7 +57,7 @@ rule accuracy_table:
         mem_mb=500,
         runtime=10,
     params:
-        label=study.config["label"],
+        label=note(*study.config["datasets"]),
         code=fingerprint("tables.accuracy", "tables.render", "records"),
     message:
         "Writing the accuracy table"
