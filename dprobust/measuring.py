@@ -1,0 +1,52 @@
+"""What a metric is given and gives back. A metric is a folder: settings.py (`Metric`), measure.py (`measure`)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Images:
+    """The test images that a metric is to measure on."""
+
+    x: Tensor
+    """float32 (N, C, H, W) in [0, 1]."""
+    y: Tensor
+    """Labels, int64 (N,)."""
+    index: Tensor
+    """Places of the images in the test set, int64 (N,), ascending."""
+    order: Tensor
+    """The images in the order of the study's draw, as places in `x`, int64 (N,)."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """dataset, run, seed: names that random streams are derived from, if need be."""
+    needs: Mapping[str, Path] = field(default_factory=dict)
+    """What the metric needs besides (`needs` of its settings.py): key -> file."""
+
+    def first(self, n: int | None) -> Tensor:
+        """Places in `x` of the first `n` images of the draw, ascending; of all if None or there are no more."""
+        return self.order[:n].sort().values
+
+
+class Measured:
+    """What a metric has measured: rows of the record (CSV) and an array for every image (npz)."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.arrays: dict[str, Tensor] = {}
+
+    def add(self, metric: str, values: Tensor, **parameters: Any) -> None:
+        """Add the mean of booleans or numbers, one an image, with the parameters it belongs to."""
+        row = {"metric": metric, **parameters, "n": len(values), "value": values.double().mean().item()}
+        self.rows.append(row)
+
+    def add_each(self, **columns: Iterable[Any] | Tensor) -> None:
+        """Add columns (tensors or lists of equal length) row by row."""
+        lists = {name: column.tolist() if hasattr(column, "tolist") else column for name, column in columns.items()}
+        self.rows += [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+    def keep(self, name: str, values: Tensor) -> None:
+        """Keep an array, its last axis the images unless its name says otherwise (see the metric's docstring)."""
+        self.arrays[name] = values.detach().cpu()

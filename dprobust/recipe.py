@@ -1,0 +1,162 @@
+"""How to train: the settings of SGD and of DP-SGD (Algorithm 1 of the paper). Needs no torch."""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Lt
+from pydantic import Field, model_validator
+
+from dprobust.settings import Count, Fraction, NonNegative, Positive, Probability, Settings, Unique, fault
+
+
+class Stop(Settings):
+    """Stop where an accuracy is reached on examples held out of the training set (never on test images)."""
+
+    accuracy: Annotated[float, Gt(0), Lt(1)]
+    """Stop at the first check with at least this accuracy, 0 to 1."""
+    holdout: Count = 5000
+    """Training examples held out for the checks, drawn at random; they are not trained on."""
+    every: Count = 25
+    """Steps between two checks."""
+
+
+class Common(Settings):
+    """Settings of a training that SGD and DP-SGD share."""
+
+    epochs: Count = 50
+    """Passes over the training set, each of floor(N / batch_size) steps."""
+    batch_size: Count = 256
+    """Batch size b; its expectation with Poisson sampling."""
+    lr: Positive = 0.05
+    """Learning rate; with a schedule its peak."""
+    momentum: Fraction = 0.0
+    """Momentum of the (noisy) gradients; 0 is the paper's plain step."""
+    nesterov: bool = False
+    """Whether momentum is Nesterov's."""
+    weight_decay: NonNegative = 0.0
+    """Factor of the parameters in the gradient (l2 regularisation)."""
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    """Learning rate over the steps - constant, or linear from 0 to lr in the first fifth and back to 0 along a cosine."""
+    augment: Annotated[list[Literal["flip", "crop"]], Unique] = []
+    """Random changes of each image in each step - flip it left to right, crop a window of the image padded by 4 pixels.
+    Heads on frozen features can flip only."""
+    sampling: Literal["shuffle", "poisson"] = "shuffle"
+    """poisson takes each example into each batch with probability batch_size / N, independently (what the accountants
+    assume); shuffle takes a new order each epoch and batches of exactly batch_size, the incomplete last one left out (the
+    paper's Algorithm 1)."""
+
+
+class Sgd(Common):
+    """Defaults of the runs of algorithm `sgd`."""
+
+
+class Dpsgd(Common):
+    """Defaults of the runs of algorithm `dpsgd`."""
+
+    sampling: Literal["shuffle", "poisson"] = "poisson"
+    """As for sgd; the default is what the accountants assume."""
+    engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
+    """How the sum of the clipped per-example gradients is computed. All give the same sum; fused is the fastest, ghost
+    and hooks are Opacus', functional is torch.func's."""
+
+
+class Pretraining(Common):
+    """Settings of SGD on the public dataset; batches are shuffled."""
+
+    nesterov: bool = True
+    """Whether momentum is Nesterov's."""
+    schedule: Literal["constant", "one_cycle"] = "one_cycle"
+    """As for sgd."""
+    augment: Annotated[list[Literal["flip", "crop"]], Unique] = ["flip", "crop"]
+    """As for sgd."""
+    sampling: Literal["shuffle"] = "shuffle"
+    """Batches are shuffled."""
+    precision: Literal["float32", "auto"] = "auto"
+    """Of forward and backward pass - auto is bfloat16 where the device has instructions for it (a CPU with AVX-512 BF16,
+    for example), which is faster. Parameters are float32 throughout."""
+
+
+class Training(Common):
+    """One training, whole: what `dprobust.training.train` takes.
+
+    With `clip` the gradient of each example is clipped; with `sigma` there is noise on their sum; with both it is
+    DP-SGD. Without either it is SGD.
+    """
+
+    sigma: NonNegative | None = None
+    """Noise parameter sigma; null: no noise."""
+    epsilon: Positive | None = None
+    """In place of sigma: the noise that gives this epsilon at `delta`, by the accountant for the sampler."""
+    delta: Probability | None = None
+    """Delta of `epsilon`."""
+    clip: Positive | None = None
+    """C, the bound on the l2 norm of an example's gradient; null: no clipping."""
+    noise: Literal["sigma*clip", "sigma"] = "sigma*clip"
+    """Standard deviation of the noise on the clipped sum - sigma*clip as in Algorithm 1, or sigma (Fig 3c)."""
+    engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
+    """As for dpsgd."""
+    precision: Literal["float32", "auto"] = "float32"
+    """As for pretraining; for trainings without clipping only."""
+    stop: Stop | None = None
+    """Stop where an accuracy is reached; null: train all epochs."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.sigma is not None and self.epsilon is not None:
+            raise fault("sigma and epsilon exclude one another: one of them says how much noise there is")
+        if self.epsilon is not None and (self.delta is None or self.clip is None):
+            raise fault("epsilon needs delta and clip")
+        if self.clip is None and self.sigma is not None and self.noise != "sigma":
+            raise fault("noise without clipping has no C: noise must be sigma")
+        if self.stop and self.private:
+            raise fault("a training with noise cannot stop by the accuracy it reaches: that would not be private")
+        if self.clip is not None and self.precision != "float32":
+            raise fault("clipping needs precision float32")
+        return self
+
+    @property
+    def private(self) -> bool:
+        """Whether there is noise on a clipped sum."""
+        return self.clip is not None and (self.epsilon is not None or bool(self.sigma))
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise on the sum of the gradients."""
+        return (self.sigma or 0.0) * (self.clip if self.clip is not None and self.noise == "sigma*clip" else 1.0)
+
+    @property
+    def noise_multiplier(self) -> float | None:
+        """Standard deviation of the noise divided by C: what privacy depends on; None without clipping."""
+        if self.clip is None:
+            return None
+        return self.sigma or 0.0 if self.noise == "sigma*clip" else (self.sigma or 0.0) / self.clip
+
+    def steps_per_epoch(self, n: int) -> int:
+        """Steps in an epoch over `n` examples, the same for both ways of sampling."""
+        return n // self.batch_size
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of a step, 0 to steps - 1."""
+        if self.schedule == "constant":
+            return self.lr
+        done, rise = (step + 0.5) / steps, 0.2
+        return self.lr * (done / rise if done < rise else (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2)
+
+    def mechanism(self, n: int) -> dict[str, Any]:
+        """What privacy accounting needs to know of a training on `n` examples (`dprobust.privacy.account`)."""
+        return {
+            "sampling": self.sampling,
+            "noise_multiplier": self.noise_multiplier,
+            "sample_rate": self.batch_size / n,
+            "steps": self.epochs * self.steps_per_epoch(n),
+            "epochs": self.epochs,
+        }
+
+
+class Statement(Settings):
+    """Privacy of given weights, as their maker states it."""
+
+    epsilon: Annotated[float, Ge(0)]
+    """Epsilon."""
+    delta: Probability = Field(default=1e-5)
+    """Delta."""

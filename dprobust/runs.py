@@ -1,0 +1,315 @@
+"""Runs: what a trained model is, but for dataset and seed. The one place where runs are named, ordered and labelled.
+
+A run is an algorithm and what differs from the dataset's settings. Its name, as in paths, says just that, and nothing
+parses a name back: whoever needs to know more of a run has the `Run`.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from annotated_types import MinLen
+from pydantic import Discriminator, Field, Tag, create_model
+
+from dprobust.recipe import Statement, Stop, Training
+from dprobust.settings import DatasetDisplay, Positive, Settings, Unique, fault
+
+LABELS = {
+    "lr": "lr",
+    "epochs": "epochs",
+    "batch_size": "batch",
+    "momentum": "momentum",
+    "weight_decay": "weight decay",
+    "temperature": "temperature",
+}
+"""Setting -> its name in labels, where it is not its own."""
+
+
+class Run(Settings):
+    """A run. Runs of the same name are the same run.
+
+    Attributes are plain values, so that ``Run(**run.plain())`` gives it back in another process.
+    """
+
+    name: str
+    """As in paths: ``sgd``, ``dpsgd_sigma=1.3_clip=1.0``, ``dpsgd_sigma=1.3_clip=0.5_noise=sigma_lr=0.1``."""
+    algorithm: Literal["sgd", "dpsgd", "weights"]
+    """How it was trained; `weights`: elsewhere."""
+    training: Training | None = None
+    """How to train it; None for given weights."""
+    model: dict[str, Any] = {}
+    """Settings of its network."""
+    own: dict[str, Any] = {}
+    """What differs from the dataset's settings, nested settings by their dotted key."""
+    base: str = ""
+    """Name of the run whose trained model it is: its own, but for a `temperature`."""
+    temperature: float = 1.0
+    """The logits are divided by this after training."""
+    weights: str | None = None
+    """File with the weights of a network trained elsewhere."""
+    privacy: Statement | Literal["none", "not known"] = "not known"
+    """Of given weights: as their maker states it."""
+    title: str = ""
+    """Label that the user gives it."""
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and self.name == other.name
+
+    @property
+    def private(self) -> bool:
+        """Whether it is shown as trained with differential privacy."""
+        return self.algorithm == "dpsgd" or (self.algorithm == "weights" and self.privacy != "none")
+
+    @property
+    def sigma(self) -> float | None:
+        return self.training and self.training.sigma
+
+    @property
+    def clip(self) -> float | None:
+        return self.training and self.training.clip
+
+    @property
+    def noise(self) -> str:
+        return self.training.noise if self.training else "sigma*clip"
+
+    @property
+    def setting(self) -> str:
+        """What tells it from other runs of its algorithm, as text: ``σ = 1.3, C = 1, lr = 0.1``; empty for none."""
+        own = self.own
+        parts = [f"σ = {own['sigma']:g}"] if "sigma" in own else []
+        parts += [f"C = {own['clip']:g}"] if "clip" in own else []
+        parts += ["noise σ"] if own.get("noise") == "sigma" else []
+        parts += [f"stopped at {100 * own['stop.accuracy']:g} %"] if "stop.accuracy" in own else []
+        shown = ("sigma", "clip", "noise", "epsilon", "stop.accuracy")
+        return ", ".join(
+            parts + [f"{LABELS.get(key, key)} = {_text(value)}" for key, value in own.items() if key not in shown]
+        )
+
+    def label(self, epsilon: float | None = None) -> str:
+        """In a legend: algorithm, settings, and for a private run its epsilon."""
+        if self.algorithm == "weights":
+            name = self.title or self.name.removeprefix("weights=").partition("_temperature=")[0]
+            text = f"{name}, T = {self.temperature:g}" if self.temperature != 1 else name
+        else:
+            head = "DP-SGD" if self.algorithm == "dpsgd" else "SGD"
+            text = self.title or " ".join(filter(None, (head, self.setting)) if self.private else ())
+            text = text or ", ".join(filter(None, (head, self.setting)))
+        if epsilon is None:
+            epsilon = self.privacy.epsilon if isinstance(self.privacy, Statement) else self.own.get("epsilon")
+        if not self.private or epsilon is None:
+            return text
+        return f"{text} (ε = {'∞' if math.isinf(epsilon) else f'{epsilon:.3g}'})"
+
+
+def number(value: float) -> str:
+    """A number as it stands in paths: 1 and 1.0 are both "1.0"."""
+    return repr(float(value))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "+".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _part(value: Any) -> str:
+    """A value as it stands in paths."""
+    if isinstance(value, float):
+        return number(value)
+    return "".join(c if c.isalnum() or c in ".+-" else "-" for c in _text(value))
+
+
+class WeightsEntry(Settings):
+    """A network trained elsewhere."""
+
+    weights: Annotated[str, MinLen(1)]
+    """File with its weights: safetensors, a state_dict of torch.save, TorchScript, or an exported program (.pt2)."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")
+    """Its name in paths and, without a `label`, in figures."""
+    label: str = ""
+    """Its name in figures."""
+    privacy: Statement | Literal["none", "not known"] = "not known"
+    """Its privacy, as its maker states it; `none` for a network trained without."""
+    model: dict[str, Any] = {}
+    """Settings of the network that differ from the dataset's; TorchScript and exported programs take `normalize` only."""
+    temperature: Positive | Annotated[list[Positive], MinLen(1), Unique] = 1.0
+    """Divide the logits by this, or by each of these in turn."""
+
+
+_TRAINING = [name for name in Training.model_fields if name not in ("delta", "precision")]
+
+
+def _sweep(name: str) -> tuple[Any, Any]:
+    field = Training.model_fields[name]
+    one = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    many = Annotated[list[one], MinLen(1), Unique]
+    return (one | many | None, Field(default=None, description=field.description))
+
+
+RunEntry = create_model(
+    "RunEntry",
+    __base__=Settings,
+    __doc__="A grid of runs: any setting of the dataset's training, or a list of its values.",
+    algorithm=(
+        Literal["sgd", "dpsgd"],
+        Field(default="dpsgd", description="Whose settings of the dataset the runs start from."),
+    ),
+    **{name: _sweep(name) for name in _TRAINING},
+    init=(
+        str | list[str] | None,
+        Field(default=None, description="Initialisation of the weights, as in the dataset's model."),
+    ),
+    model=(dict[str, Any], Field(default={}, description="Settings of the network that differ from the dataset's.")),
+    temperature=(
+        Positive | Annotated[list[Positive], MinLen(1), Unique] | None,
+        Field(
+            default=None,
+            description="Divide the logits by this after training (a run made of another's model, not trained again).",
+        ),
+    ),
+    pair=(
+        bool,
+        Field(default=False, description="Lists are paired, first with first, instead of all their combinations."),
+    ),
+    label=(str, Field(default="", description="Name in figures; by default what the settings are.")),
+)
+
+
+def _kind(entry: Any) -> str:
+    return "name" if isinstance(entry, str) else "weights" if isinstance(entry, dict) and "weights" in entry else "grid"
+
+
+Entry = Annotated[
+    Annotated[Literal["sgd"], Tag("name")] | Annotated[RunEntry, Tag("grid")] | Annotated[WeightsEntry, Tag("weights")],
+    Discriminator(_kind),
+]
+"""An entry of `runs:`."""
+
+
+class RunsDisplay(DatasetDisplay):
+    """A display of runs of a dataset."""
+
+    runs: Annotated[list[Entry], MinLen(1)]
+    """The models shown: `sgd`, grids of runs, given weights. What is shown is what is trained."""
+
+
+def expand(
+    entries: Sequence[str | Settings],
+    training: Mapping[str, Settings],
+    model: Mapping[str, Any],
+    delta: float,
+    merge: Any = None,
+) -> list[Run]:
+    """The runs that entries stand for, in their order.
+
+    Args:
+        entries: validated by `Entry`.
+        training: algorithm -> the dataset's defaults.
+        model: the dataset's network, as plain settings.
+        delta: of an `epsilon` that a run asks for.
+        merge: function of model settings and changes that gives the checked settings of a run's network; None: the
+            changes are put over the settings.
+
+    Raises:
+        PydanticCustomError: settings that do not go together.
+    """
+    merge = merge or (lambda settings, changes: {**settings, **changes})
+    runs = [run for entry in entries for run in _expand(entry, training, dict(model), delta, merge)]
+    for i, run in enumerate(runs):
+        if run in runs[:i]:
+            raise fault(f"{run.name} is listed twice")
+    return runs
+
+
+def _expand(entry: Any, training: Mapping[str, Settings], model: dict, delta: float, merge: Any) -> Iterator[Run]:
+    if isinstance(entry, WeightsEntry):
+        for temperature in entry.temperature if isinstance(entry.temperature, list) else [entry.temperature]:
+            base = f"weights={entry.name}"
+            yield Run(
+                name=base if temperature == 1 else f"{base}_temperature={number(temperature)}",
+                base=base,
+                algorithm="weights",
+                weights=entry.weights,
+                privacy=entry.privacy,
+                model=merge(model, entry.model),
+                temperature=float(temperature),
+                title=entry.label,
+            )
+        return
+    if entry == "sgd":
+        entry = RunEntry(algorithm="sgd")
+    asked = {name: getattr(entry, name) for name in (*_TRAINING, "init", "temperature")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    swept = {name: value for name, value in asked.items() if _is_sweep(name, value)}
+    if entry.pair and len({len(values) for values in swept.values()}) > 1:
+        told = ", ".join(f"{name} {len(values)}" for name, values in swept.items())
+        raise fault(f"pair: lists of different lengths ({told})")
+    points = zip(*swept.values(), strict=True) if entry.pair and swept else itertools.product(*swept.values())
+    for point in points:
+        yield _run(entry, asked | dict(zip(swept, point, strict=True)), training[entry.algorithm], model, delta, merge)
+
+
+def _is_sweep(name: str, value: Any) -> bool:
+    if name == "augment":
+        return bool(value) and isinstance(value[0], list)
+    return isinstance(value, list)
+
+
+def _run(entry: Any, asked: dict[str, Any], defaults: Settings, model: dict, delta: float, merge: Any) -> Run:
+    own: dict[str, Any] = {}
+    changes = {name: asked.pop(name) for name in ("init",) if name in asked} | entry.model
+    temperature = float(asked.pop("temperature", 1.0))
+    settings = {name: value for name, value in asked.items() if getattr(defaults, name, None) != value}
+    if entry.algorithm == "dpsgd":
+        if settings.get("clip") is None:
+            raise fault("a DP-SGD run needs clip (and sigma or epsilon)")
+        if "sigma" not in settings and "epsilon" not in settings:
+            raise fault("a DP-SGD run needs sigma or epsilon; clipping without noise is {algorithm: sgd, clip: C}")
+    elif "clip" in settings and ("sigma" in settings or "epsilon" in settings):
+        raise fault("noise on clipped gradients is DP-SGD: leave out `algorithm: sgd`")
+    elif "epsilon" in settings:
+        raise fault("epsilon needs clip: without it no noise is private")
+    elif "sigma" in settings:
+        settings["noise"] = "sigma"
+    if settings.get("clip") == 1 or settings.get("noise") == "sigma*clip":
+        settings.pop("noise", None)  # at C = 1 the two rules are one: a run is trained once
+    if "epsilon" in settings:
+        settings |= {"delta": delta}
+    inherited = {name: getattr(defaults, name) for name in type(defaults).model_fields}
+    training = Training(**{**inherited, **settings})
+    for name in ("sigma", "epsilon", "clip", "noise", *_TRAINING):
+        value = settings.get(name)
+        if isinstance(value, Stop):
+            own |= {f"stop.{key}": v for key, v in value if key == "accuracy" or v != Stop.model_fields[key].default}
+        elif name in settings and not (name == "noise" and entry.algorithm == "sgd"):
+            own[name] = value
+    network = merge(model, changes)
+    own |= _differences(network, model)
+    parts = [entry.algorithm, *(f"{key}={_part(value)}" for key, value in own.items())]
+    base = "_".join(parts)
+    return Run(
+        name=base if temperature == 1 else f"{base}_temperature={number(temperature)}",
+        base=base,
+        algorithm=entry.algorithm,
+        training=training,
+        model=network,
+        own=own | ({"temperature": temperature} if temperature != 1 else {}),
+        temperature=temperature,
+        title=entry.label,
+    )
+
+
+def _differences(network: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs in a network's settings: `init` by its name, the rest as ``model.KEY``."""
+    told = {}
+    for key, value in network.items():
+        if model.get(key) != value:
+            flat = {f".{k}": v for k, v in value.items()} if isinstance(value, dict) else {"": value}
+            told |= {("init" if key == "init" else f"model.{key}") + end: v for end, v in flat.items()}
+    return told

@@ -1,0 +1,107 @@
+"""Typed settings: one class says of a key its type, range, default and meaning, for config, schema and code alike.
+
+A class of settings is a pydantic model; the text under a field is its description. Nothing here needs torch.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic_core import PydanticCustomError
+
+
+class Settings(BaseModel):
+    """What every class of settings has in common: unknown keys, text for numbers and nan are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+    def plain(self) -> dict[str, Any]:
+        """As plain numbers, texts, lists and dicts."""
+        return self.model_dump(mode="json")
+
+
+def fault(message: str) -> PydanticCustomError:
+    """An error to raise in a validator: its message becomes the line that the user reads, after the key."""
+    return PydanticCustomError("setting", "{message}", {"message": message})
+
+
+def _unique(values: list) -> list:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise fault(f"{value} is listed twice")
+    return values
+
+
+def _ascending(values: list) -> list:
+    if values != sorted(values):
+        raise fault("must be in ascending order")
+    return values
+
+
+Unique = AfterValidator(_unique)
+Ascending = AfterValidator(_ascending)
+Count = Annotated[int, Ge(1)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Lt(1)]
+Probability = Annotated[float, Gt(0), Lt(1)]
+Pixels = Annotated[float, Ge(0), Le(1)]
+"""A change of a pixel, pixels in [0, 1]."""
+Step = Annotated[float, Gt(0), Le(1)]
+EpsGrid = Annotated[list[Pixels], MinLen(1), Unique, Ascending]
+Loss = Literal["ce", "ce_stable", "margin"]
+"""Keys of `dprobust.attacks.LOSSES`."""
+Losses = Annotated[list[Loss], MinLen(1), Unique]
+ShownLoss = Literal["ce", "ce_stable", "margin", "worst"]
+"""A loss, or the worst case over those measured, image by image."""
+
+
+class MetricSettings(Settings):
+    """What every metric has in common."""
+
+    images: Count | None = None
+    """Measure on so many of the test images in use, the first of the study's draw (the same in every metric); null
+    means all."""
+
+
+class DisplaySettings(Settings):
+    """What every figure, table and page has in common."""
+
+    shows: str
+    """The kind of display: a folder of dprobust/metrics, dprobust/displays or an extension."""
+    title: str = ""
+    """Title."""
+    target: str | None = None
+    """Name to ask for it by (`snakemake NAME`); null means its own."""
+
+
+class DatasetDisplay(DisplaySettings):
+    """A display of one dataset."""
+
+    dataset: str = "mnist"
+    """Key of the dataset."""
+
+
+class Facts(Settings):
+    """What is known of a dataset before its files are there; null where only they tell."""
+
+    shape: tuple[int, int, int] | None = None
+    """(C, H, W) of an image."""
+    classes: int | None = None
+    """Number of classes."""
+    train: int | None = None
+    """Training images in use."""
+    test: int | None = None
+    """Test images in use."""
+
+
+Check = Callable[[Any, Facts], None]
+Needs = Callable[[Any, str], Mapping[str, str]]

@@ -1,0 +1,58 @@
+"""What a display is given and gives back. A display is a folder: display.py (`Display`), show.py (`show`), caption.rst.
+
+`show(given, settings)` returns, by the kind of the display (a class attribute of `Display`):
+
+* "figure": a matplotlib Figure and the numbers in it (DataFrame);
+* "table": the numbers (DataFrame) and the table to read (DataFrame of texts);
+* "page": HTML (text, to stand inside a page) and the numbers in it (DataFrame).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dprobust.runs import Run
+
+FORMATS = {"figure": ("pdf", "png", "csv"), "table": ("csv", "tex", "html"), "page": ("html", "csv")}
+"""Kind -> suffixes of its files."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a display shows: the records it asked for, of its runs.
+
+    A display asks by class attributes of its `Display`: `kind`; `metrics`, names of metrics; `privacy`, `training`,
+    `pretraining`, whether it wants those records; `images`, whether it wants the arrays (.npz) of its metrics as well.
+    """
+
+    runs: tuple[Run, ...] = ()
+    """In the order to show them in; of a display of all datasets each is once a dataset, see `trained`."""
+    records: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    """Metric -> rows of its CSVs; columns dataset, run, seed, metric, the metric's parameters, n, value."""
+    arrays: Mapping[tuple[str, str, str, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """(metric, dataset, run name, seed) -> arrays of its .npz, `index` and `label` among them."""
+    privacy: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Privacy records: dataset, run, sampling, noise_multiplier, sample_rate, steps, epochs, delta, accountant, epsilon,
+    guarantee."""
+    trained: tuple[Mapping[str, Any], ...] = ()
+    """train.json of each training: dataset, run, seed, history, mechanism, settings, ..."""
+    pretrained: tuple[Mapping[str, Any], ...] = ()
+    """pretrain.json of each pre-training: dataset, public, history, ..."""
+    paper: pd.DataFrame | None = None
+    """The file with stated values that the settings name (`paper`), as read by pandas; None if they name none."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Further files that `needs` of its display.py asks for: key -> file."""
+    note: str = ""
+    """Small print that must stand on it: the study's label, and data that is not the official."""
+
+    @property
+    def epsilons(self) -> dict[str, float]:
+        """Run name -> epsilon at the run's first delta, by the tightest accountant."""
+        if self.privacy.empty:
+            return {}
+        first = self.privacy[self.privacy["delta"] == self.privacy.groupby("run")["delta"].transform("first")]
+        return first.groupby("run")["epsilon"].min().to_dict()
