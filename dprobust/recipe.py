@@ -36,14 +36,15 @@ class Common(Settings):
     weight_decay: NonNegative = 0.0
     """Factor of the parameters in the gradient (l2 regularisation)."""
     schedule: Literal["constant", "one_cycle"] = "constant"
-    """Learning rate over the steps - constant, or linear from 0 to lr in the first fifth and back to 0 along a cosine."""
+    """Learning rate over the steps - constant, or linear from 0 to lr in the first fifth and back to 0 along a
+    cosine."""
     augment: Annotated[list[Literal["flip", "crop"]], Unique] = []
     """Random changes of each image in each step - flip it left to right, crop a window of the image padded by 4 pixels.
     Heads on frozen features can flip only."""
     sampling: Literal["shuffle", "poisson"] = "shuffle"
     """poisson takes each example into each batch with probability batch_size / N, independently (what the accountants
-    assume); shuffle takes a new order each epoch and batches of exactly batch_size, the incomplete last one left out (the
-    paper's Algorithm 1)."""
+    assume); shuffle takes a new order each epoch and batches of exactly batch_size, the incomplete last one left out
+    (the paper's Algorithm 1)."""
 
 
 class Sgd(Common):
@@ -72,8 +73,8 @@ class Pretraining(Common):
     sampling: Literal["shuffle"] = "shuffle"
     """Batches are shuffled."""
     precision: Literal["float32", "auto"] = "auto"
-    """Of forward and backward pass - auto is bfloat16 where the device has instructions for it (a CPU with AVX-512 BF16,
-    for example), which is faster. Parameters are float32 throughout."""
+    """Of forward and backward pass - auto is bfloat16 where the device has instructions for it (a CPU with AVX-512
+    BF16, for example), which is faster. Parameters are float32 throughout."""
 
 
 class Training(Common):

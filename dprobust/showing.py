@@ -36,8 +36,8 @@ class Given:
     arrays: Mapping[tuple[str, str, str, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
     """(metric, dataset, run name, seed) -> arrays of its .npz, `index` and `label` among them."""
     privacy: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """Privacy records: dataset, run, sampling, noise_multiplier, sample_rate, steps, epochs, delta, accountant, epsilon,
-    guarantee."""
+    """Privacy records: dataset, run, sampling, noise_multiplier, sample_rate, steps, epochs, delta, accountant,
+    epsilon, guarantee."""
     trained: tuple[Mapping[str, Any], ...] = ()
     """train.json of each training: dataset, run, seed, history, mechanism, settings, ..."""
     pretrained: tuple[Mapping[str, Any], ...] = ()
