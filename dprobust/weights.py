@@ -4,6 +4,7 @@ What a file is, is told by its content. No pickle is ever run. TorchScript and e
 load only those whose maker you trust.
 """
 
+import copy
 import io
 import json
 import pickle
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from dprobust.errors import UserError
 from dprobust.models.networks import build, check, misfits, normalization, read
 from dprobust.models.settings import Shape
-from dprobust.models.trial import Contiguous, check_network, first_line, takes_channels_last
+from dprobust.models.trial import Contiguous, check_network, first_line
 
 CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "module_state_dict", "model", "net")
 """Where a checkpoint keeps its state_dict; `module_state_dict` is Opacus'."""
@@ -29,25 +30,32 @@ PREFIXES = ("_module.", "module.", "_orig_mod.", "model.", "network.", "net.")
 """What Opacus, DistributedDataParallel, torch.compile and others put in front of every name."""
 
 
-class Program(nn.Module):
+class Program(Contiguous):
     """A network that brings its code, TorchScript or an exported program, as a module like any other.
 
-    Its mode is evaluation whatever it is asked for. It computes where its parameters are, in the type of its input.
+    It is measured, never trained: its parameters need no gradient, and its mode is evaluation whatever it is asked for.
+    It computes where its parameters are, in the type of its input.
     """
 
     def __init__(self, network: nn.Module, name: str) -> None:
-        super().__init__()
-        self.network, self.name = network, name
+        super().__init__(network)
+        self.name = name
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
         # A network whose parameters are constants has nothing else to tell where it is.
         self.register_buffer("place", torch.empty(0), persistent=False)
-        self.training = False
+        for module in self.modules():
+            module.training = False  # frozen TorchScript lacks it
+
+    def __deepcopy__(self, memo: dict) -> "Program":
+        return Program(copy.deepcopy(self.network, memo), self.name).to(self.place.device)
 
     def train(self, mode: bool = True) -> "Program":
         return self
 
     def forward(self, x: Tensor) -> Tensor:
         try:
-            logits = self.network(x.to(self.place.device))
+            logits = super().forward(x.to(self.place.device))
         except (RuntimeError, AssertionError) as error:
             if x.dtype == torch.float32:
                 raise
@@ -94,8 +102,8 @@ def load(
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if kind.program:
-        network = _wrapped(kind.read(path), path, shape)
-        layers = normalization(check(model_settings, shape)) | OrderedDict(model=network)
+        program = Program(kind.read(path), str(path))
+        layers = normalization(check(model_settings, shape)) | OrderedDict(model=program)
         model: nn.Module = nn.Sequential(layers)
     else:
         model = _filled(kind.read(path), path, model_settings, shape, classes)
@@ -217,11 +225,6 @@ def _plain(data: bytes) -> bool:
 
 
 # Networks.
-
-
-def _wrapped(network: nn.Module, path: Path, shape: Shape) -> nn.Module:
-    program = Program(network, str(path))
-    return program if takes_channels_last(program, shape) else Contiguous(program)
 
 
 def _filled(
