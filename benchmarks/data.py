@@ -28,7 +28,7 @@ def test_images(n: int) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=1)
 def trained_lenet(n: int) -> nn.Module:
     """The study's LeNet after an epoch of SGD over n training images, in the memory format of the study's jobs."""
-    model = models.build("lenet", {"mean": [0.1307], "std": [0.3081]}, hidden=[500])
+    model = models.build({"name": "lenet", "normalize": {"mean": [0.1307], "std": [0.3081]}}, (1, 28, 28), 10)
     train, test = (datasets.load(file(f"mnist/{name}.npz")) for name in ("train", "test"))
     settings = training.Settings(epochs=1, batch_size=64, lr=0.05, momentum=0.5)
     training.train(model, train.first(n), test.first(100), settings, ("benchmark",))

@@ -50,7 +50,8 @@ class Functions(nn.Module):
 
 
 def lenet(channels: tuple[int, int] = (20, 50), hidden: tuple[int, ...] = (500, 500)) -> nn.Module:
-    return models.build("lenet", channels=channels, hidden=hidden)
+    settings = {"name": "lenet", "channels": list(channels), "hidden": list(hidden)}
+    return models.build(settings, (1, 28, 28), 10)
 
 
 def functions() -> nn.Module:

@@ -74,7 +74,8 @@ def test_unknown_part(tmp_path, capsys):
 def lenet():
     """An untrained network, and some images."""
     random = torch.Generator().manual_seed(0)
-    return models.build("lenet"), torch.rand(6, 1, 28, 28, generator=random), torch.randint(10, (6,), generator=random)
+    model = models.build({"name": "lenet"}, (1, 28, 28), 10)
+    return model, torch.rand(6, 1, 28, 28, generator=random), torch.randint(10, (6,), generator=random)
 
 
 @pytest.mark.parametrize(
