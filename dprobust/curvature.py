@@ -135,7 +135,8 @@ def _in_float64(model: nn.Module, x: Tensor) -> nn.Module:
     Raises:
         UserError: it holds float32 constants, as frozen TorchScript does, and cannot be had in float64.
     """
-    model = copy.deepcopy(model).double()
+    with torch.no_grad():  # the copy of TorchScript would else be a step in a graph
+        model = copy.deepcopy(model).double()
     try:
         with at_rest(model), torch.no_grad():
             model(x[:1].double().to(home(model, x)))
