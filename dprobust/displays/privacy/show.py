@@ -42,8 +42,13 @@ def _statement(run: Run) -> dict[str, Any]:
         told = {"delta": run.privacy.delta, "epsilon": run.privacy.epsilon, "accountant": "stated"}
         return told | {"guarantee": "as its maker states it; not checked here"}
     if run.privacy == "none":
-        return {"epsilon": math.inf, "accountant": "none", "guarantee": "none: trained without, says its maker"}
-    return {"epsilon": math.nan, "accountant": "not known", "guarantee": "not known"}
+        return {
+            "delta": None,
+            "epsilon": math.inf,
+            "accountant": "none",
+            "guarantee": "none: trained without, says its maker",
+        }
+    return {"delta": None, "epsilon": math.nan, "accountant": "not known", "guarantee": "not known"}
 
 
 def _to_read(data: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:

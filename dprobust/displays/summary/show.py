@@ -1,5 +1,6 @@
 """Is my private model fragile? A row a model, from the records of several metrics."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -77,8 +78,10 @@ def _epsilon(run: Run, accounted: dict[str, float]) -> str:
         if isinstance(run.privacy, Statement):
             return f"{run.privacy.epsilon:.3g} (stated, δ = {run.privacy.delta:g})"
         return run.privacy if run.privacy == "not known" else "∞"
-    value = accounted.get(run.name, accounted.get(run.base, float("inf")))
-    return "∞" if value == float("inf") else f"{value:.3g}"
+    if not run.private:
+        return "∞"
+    value = accounted[run.name if run.name in accounted else run.base]
+    return "∞" if math.isinf(value) else f"{value:.3g}"
 
 
 def _to_read(data: pd.DataFrame, titles: dict[str, str], epsilons: dict[str, str]) -> pd.DataFrame:
