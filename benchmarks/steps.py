@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.harness import Row, Spread, Table, Target, check, distance, interleave, ratio, rows, timed
-from dprobust import models
 from dprobust.dpsgd import ENGINES
+from dprobust.models import networks as models
 
 ROOT = Path(__file__).parents[1]
 CLIP, NOISE, LR = 1.0, 1.3, 0.05

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dprobust.errors import UserError
+from dprobust.models.settings import FOLDERS
 
 
 def importable(folders: Iterable[str]) -> dict[str, Path]:
@@ -28,4 +29,6 @@ def importable(folders: Iterable[str]) -> dict[str, Path]:
         if places != [path]:
             raise UserError(f"extensions: {folder}: another Python package is called {path.name}; rename the folder")
         packages[path.name] = path
+        if (models := f"{path.name}.models") not in FOLDERS:
+            FOLDERS.append(models)
     return packages

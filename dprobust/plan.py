@@ -15,6 +15,7 @@ from typing import Any
 from dprobust import sources
 from dprobust.files import sha256
 from dprobust.fingerprint import fingerprint
+from dprobust.models.settings import code
 from dprobust.runs import Run
 from dprobust.schema import SECTIONS, ConfigError
 from dprobust.showing import FORMATS
@@ -124,11 +125,8 @@ class Plan:
     # -- training -----------------------------------------------------------------------------------------------------
 
     def _architecture(self, model: dict[str, Any]) -> list[str]:
-        name = model["name"]
-        if name in self.registry.models:
-            return [f"{self.registry.models[name]}.build:layers"]
-        module, _, factory = name.partition(":")
-        return [f"{module}:{factory}"] if module.partition(".")[0] in self.registry.packages else []
+        """The modules that make a network, those that are ours to read."""
+        return [module for module in code(model["name"]) if module.partition(".")[0] in self.registry.roots]
 
     def public_examples(self, dataset: str, split: str) -> str:
         """What the convolutions of a dataset's networks are pre-trained on."""
@@ -313,6 +311,7 @@ class Plan:
             "kind": display.kind,
             "settings": display.settings.plain(),
             "runs": [run.plain() for _, run in display.runs],
+            "datasets": [dataset for dataset, _ in display.runs],
             "records": [[metric, dataset, run.name, seed] for metric, dataset, run, seed in records],
             "paper": paper and content(str(self.registry.paper(paper)), f"{display.key}.paper"),
             "note": self.note(display.datasets),
@@ -356,6 +355,7 @@ class Plan:
             {
                 "kind": display.kind,
                 "name": display.name,
+                "files": list(self.shown(display).values()),
                 "title": display.settings.title,
                 "told": self.told(display),
                 "caption": content(str(self.caption(display)), display.key),

@@ -30,7 +30,9 @@ class Given:
     """
 
     runs: tuple[Run, ...] = ()
-    """In the order to show them in; of a display of all datasets each is once a dataset, see `trained`."""
+    """In the order to show them in; of a display of all datasets each stands once for each dataset."""
+    datasets: tuple[str, ...] = ()
+    """The dataset of each of `runs`."""
     records: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Metric -> rows of its CSVs; columns dataset, run, seed, metric, the metric's parameters, n, value."""
     arrays: Mapping[tuple[str, str, str, int], Mapping[str, np.ndarray]] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from dprobust.augmentation import augment
 from dprobust.datasets import Split
 from dprobust.dpsgd import ENGINES
 from dprobust.errors import UserError
-from dprobust.models import unit
+from dprobust.models.networks import unit
 from dprobust.seeds import derive, generator
 
 logger = logging.getLogger(__name__)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dprobust import arrays, models, records, weights
-from dprobust.inference import full_float32
+from dprobust import arrays, records, weights
 from dprobust.measuring import Images
+from dprobust.models import networks
+from dprobust.precision import full_float32
 from dprobust.registry import load
 
 
@@ -41,8 +42,8 @@ def measure(
     if spec["weights"]:
         model = weights.load(inputs["model"], spec["model"], shape, classes, device)
     else:
-        model = models.load(inputs["model"], spec["model"], shape, classes, device)
-    model = models.with_temperature(model, spec["temperature"]).to(memory_format=torch.channels_last)
+        model = networks.load(inputs["model"], spec["model"], shape, classes, device)
+    model = networks.with_temperature(model, spec["temperature"]).to(memory_format=torch.channels_last)
     given = chosen(whole, spec, settings.images, about, inputs)
     measured = load(f"{spec['package']}.measure").measure(model, given, settings)
     records.write(record, (dict(about) | row for row in measured.rows))
@@ -68,7 +69,7 @@ def chosen(
     index = np.sort(drawn)
     part = whole.take(index)
     return Images(
-        x=models.unit(torch.from_numpy(part.images)),
+        x=networks.unit(torch.from_numpy(part.images)),
         y=torch.from_numpy(part.labels),
         index=torch.from_numpy(index),
         order=torch.from_numpy(np.searchsorted(index, drawn)),

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from dprobust import arrays, models, records, seeds, training
-from dprobust.inference import full_float32
+from dprobust import arrays, records, seeds, training
+from dprobust.models import networks
+from dprobust.precision import full_float32
 from dprobust.recipe import Training
 
 
@@ -19,7 +20,7 @@ def pretrain(
     dataset: str,
     device: torch.device,
 ) -> None:
-    """Train a network on public images and write its convolutions (`dprobust.models.split`) and a record.
+    """Train a network on public images and write its convolutions (`dprobust.networks.split`) and a record.
 
     Args:
         spec: `dprobust.plan.Plan.pretrain`.
@@ -36,12 +37,12 @@ def pretrain(
         drawn = torch.randperm(len(data), generator=seeds.generator(*stream, "examples")).numpy()
         data = data.take(drawn[: spec["train_size"]])
     settings = Training(**spec["training"])
-    model = models.build(
+    model = networks.build(
         spec["model"], data.shape, data.classes, seed=seeds.derive(*stream, "init"), dropout=spec["dropout"]
     ).to(device)
     checkpoint = features.with_name("checkpoint.safetensors")
     history = training.train(model, data, test, settings, stream, checkpoint, spec["code"])
-    models.save(models.split(model)[0], features)
+    networks.save(networks.split(model)[0], features)
     records.write_provenance(
         record,
         {name: spec[name] for name in ("model", "dropout", "training")} | {"train_size": len(data)},
@@ -69,9 +70,9 @@ def features(spec: Mapping[str, Any], inputs: Mapping[str, Path], output: Path, 
     """
     full_float32()
     data = arrays.load(inputs["images"]).drawn(spec["size"], spec["draw"])
-    model = models.build(spec["model"], data.shape, data.classes)
-    models.load_features(model, inputs["features"])
+    model = networks.build(spec["model"], data.shape, data.classes)
+    networks.load_features(model, inputs["features"])
     images = torch.from_numpy(data.images)
     images = images.flip(-1) if spec["view"] == "mirrored" else images
-    found = models.compute_features(models.split(model)[0].to(device), images)
+    found = networks.compute_features(networks.split(model)[0].to(device), images)
     arrays.save(output, found.numpy(), data.labels, data.classes, shape=data.shape)

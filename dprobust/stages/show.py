@@ -57,6 +57,7 @@ def given(spec: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> Give
     paper = inputs.get("paper")
     return Given(
         runs=runs,
+        datasets=tuple(spec["datasets"]),
         records={metric: records.read(paths) for metric, paths in by_metric.items()},
         arrays=arrays,
         privacy=privacy,

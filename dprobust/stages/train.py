@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dprobust import arrays, models, records, seeds, training
-from dprobust.inference import full_float32
+from dprobust import arrays, records, seeds, training
+from dprobust.models import networks
+from dprobust.precision import full_float32
 from dprobust.recipe import Training
 
 
@@ -40,14 +41,14 @@ def train(
     if "mirrored" in inputs:
         mirrored = arrays.load(inputs["mirrored"]).images
         data = arrays.Split(np.stack([data.images, mirrored], axis=1), data.labels, data.classes, data.shape)
-    model = models.build(spec["model"], data.shape, data.classes, seed=seeds.derive(*stream, "init"))
+    model = networks.build(spec["model"], data.shape, data.classes, seed=seeds.derive(*stream, "init"))
     if "features" in inputs:
-        models.load_features(model, inputs["features"])
-    trained = (models.split(model)[1] if "features" in inputs else model).to(device)
+        networks.load_features(model, inputs["features"])
+    trained = (networks.split(model)[1] if "features" in inputs else model).to(device)
     settings = training.resolve(Training(**spec["training"]), len(data))
     checkpoint = output.with_name("checkpoint.safetensors")
     history = training.train(trained, data, test, settings, stream, checkpoint, spec["code"])
-    models.save(model, output)
+    networks.save(model, output)
     records.write_provenance(
         record,
         {"model": spec["model"], "training": settings.plain(), "asked": spec["training"], **spec["sizes"]},

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import __main__, attacks, curvature, harness, render, steps
 from benchmarks.harness import Row, Spread, Table, Target, WrongContestant
-from dprobust import models
+from dprobust.models import networks as models
 
 
 def test_every_round_measures_every_contestant_each_time_first_another():

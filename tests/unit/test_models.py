@@ -9,10 +9,11 @@ from helpers import ROOT
 from torch import nn
 from torch.nn import functional as F
 
-from dprobust import dpsgd, fused, models
+from dprobust import dpsgd, fused
 from dprobust.errors import UserError
 from dprobust.fingerprint import closure
 from dprobust.inference import at_rest
+from dprobust.models import networks as models
 from dprobust.models import settings as model_settings
 from dprobust.models.settings import FactoryModel, ModelSettings
 from dprobust.settings import Facts

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from dprobust import checkpoints, training
 from dprobust.datasets import Split
 from dprobust.errors import UserError
-from dprobust.models import unit
+from dprobust.models.networks import unit
 from dprobust.seeds import generator
 from dprobust.training import Settings, batches, train
 

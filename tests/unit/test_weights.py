@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from dprobust import models, weights
+from dprobust import weights
 from dprobust.attacks import fgsm
 from dprobust.curvature import input_hessian_eigenvalues
 from dprobust.distances import boundary_distance
 from dprobust.errors import UserError
 from dprobust.inference import at_rest, predict
+from dprobust.models import networks as models
 
 NORMALIZE = {"mean": [0.1307], "std": [0.3081]}
 SHAPE, CLASSES = (1, 28, 28), 10

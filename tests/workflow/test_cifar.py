@@ -96,7 +96,8 @@ def test_the_convolutions_are_frozen_and_the_heads_are_not(tiny):
 
 
 def test_features_are_those_of_the_images_in_use(tiny):
-    from dprobust import datasets, models
+    from dprobust import datasets
+    from dprobust.models import networks as models
 
     trained = read(tiny, "models/cifar10/sgd/seed=0/train.json")
     model = models.load(

@@ -23,10 +23,8 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
         known". And the table to read: a row a run.
     """
     runs = {run.name: run for run in given.runs}
-    places = list(runs)
-    pairs = given.records["clean"][["dataset", "run"]].drop_duplicates().itertuples(index=False, name=None)
-    pairs = sorted(pairs, key=lambda pair: (pair[0], places.index(pair[1])))
-    data = pd.concat([_of(runs[name], dataset, given.privacy) for dataset, name in pairs], ignore_index=True)
+    pairs = zip(given.datasets, given.runs, strict=True)
+    data = pd.concat([_of(run, dataset, given.privacy) for dataset, run in pairs], ignore_index=True)
     return data, _to_read(data, runs)
 
 
