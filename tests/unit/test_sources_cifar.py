@@ -1,119 +1,27 @@
-import gzip
+"""CIFAR-10 and CIFAR-100 from small archives in the official format."""
+
 import hashlib
 import json
 import pickle
-import struct
-import subprocess
-import sys
 from dataclasses import replace
 
 import cifar_archives
 import numpy as np
 import pytest
-from helpers import ROOT
 
-from dprobust import datasets
-from dprobust.datasets import SOURCES, Source, Split, load, prepare, read_idx
-from dprobust.download import File
+from dprobust import sources
+from dprobust.arrays import load
 from dprobust.errors import UserError
-
-
-def idx(array, kind=0x08):
-    return struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape) + array.tobytes()
-
-
-ARRAY = np.arange(2 * 3 * 5, dtype=np.uint8).reshape(2, 3, 5)
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_read_idx(tmp_path, pack):
-    (tmp_path / "a").write_bytes(pack(idx(ARRAY)))
-    np.testing.assert_array_equal(read_idx(tmp_path / "a"), ARRAY)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not an IDX file"),
-        (b"\x89PNG" + idx(ARRAY), "not an IDX file"),
-        (idx(ARRAY, kind=0x0D), "element type 0x0d"),
-        (idx(ARRAY)[:9], "cut off"),
-        (idx(ARRAY)[:-1], "needs 46"),
-        (idx(ARRAY) + b"x", "needs 46"),
-        (b"\0\0\x08\0", "0 dimensions"),
-        (struct.pack(">HBB2I", 0, 8, 2, 2**31, 2**33 % 2**32 + 2**31), "needs"),
-    ],
-)
-def test_read_idx_refuses(tmp_path, content, message):
-    (tmp_path / "a").write_bytes(content)
-    with pytest.raises(UserError, match=message) as error:
-        read_idx(tmp_path / "a")
-    assert "\n" not in str(error.value)
-
-
-@pytest.fixture
-def tiny(tmp_path, monkeypatch):
-    """A source in MNIST's format and the folder of its mirror."""
-    mirror, rng, files = tmp_path / "mirror", np.random.default_rng(0), []
-    mirror.mkdir()
-    for prefix, n in (("train", 6), ("t10k", 4)):
-        for name, array in (
-            (f"{prefix}-images-idx3-ubyte", rng.integers(0, 256, (n, 28, 28), np.uint8)),
-            (f"{prefix}-labels-idx1-ubyte", rng.integers(0, 10, n, np.uint8)),
-        ):
-            content = idx(array)
-            (mirror / name).write_bytes(content)
-            files.append(File(name, hashlib.sha256(content).hexdigest(), len(content)))
-    source = Source((1, 28, 28), 10, {"train": 6, "test": 4}, tuple(files), (str(mirror),), SOURCES["mnist"].parse)
-    monkeypatch.setitem(datasets.SOURCES, "tiny", source)
-    return mirror
-
-
-def test_prepare_and_load(tiny, tmp_path):
-    prepare("tiny", tmp_path / "data")
-    test = load(tmp_path / "data" / "test.npz")
-    assert test.images.shape == (4, 1, 28, 28) and test.images.dtype == np.uint8
-    assert test.labels.shape == (4,) and test.labels.dtype == np.int64
-    np.testing.assert_array_equal(test.images[:, 0], read_idx(tiny / "t10k-images-idx3-ubyte"))
-    assert len(load(tmp_path / "data" / "train.npz").first(5)) == 5
-    told = json.loads((tmp_path / "data" / "source.json").read_text())
-    assert {entry["origin"] for entry in told.values()} == {str(tiny)}
-
-
-def test_prepare_is_the_same_bytes_each_time(tiny, tmp_path):
-    for folder in "ab":
-        prepare("tiny", tmp_path / folder)
-    for name in ("train.npz", "test.npz", "source.json"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-
-
-def test_prepare_refuses_what_is_not_the_dataset(tiny, tmp_path, monkeypatch):
-    source = SOURCES["tiny"]
-    monkeypatch.setitem(datasets.SOURCES, "tiny", Source(**{**vars(source), "sizes": {"train": 7, "test": 4}}))
-    with pytest.raises(UserError, match=r"train images \(6, 28, 28\)"):
-        prepare("tiny", tmp_path / "data")
-
-
-def test_an_override_frees_the_number_of_examples(tiny, tmp_path):
-    for prefix, array in (("images", np.zeros((2, 28, 28), np.uint8)), ("labels", np.zeros(2, np.uint8))):
-        (tiny / f"t10k-{prefix}-idx{array.ndim}-ubyte").write_bytes(idx(array))
-    names = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-    sha256 = {name: hashlib.sha256((tiny / name).read_bytes()).hexdigest() for name in names}
-    prepare("tiny", tmp_path / "data", sha256=sha256)
-    assert load(tmp_path / "data" / "test.npz").images.shape == (2, 1, 28, 28)
-    told = json.loads((tmp_path / "data" / "source.json").read_text())
-    assert {name for name, entry in told.items() if entry["verified"] == "sha256 override"} == set(names)
-
-
-def test_first():
-    split = Split(np.zeros((3, 1, 2, 2), np.uint8), np.arange(3))
-    assert split.first(2).labels.tolist() == [0, 1] and len(split.first(None)) == len(split.first(3)) == 3
-    with pytest.raises(UserError, match="4 examples asked for, there are 3: set train_size or test_size"):
-        split.first(4)
-
+from dprobust.sources import NONE, SOURCES
 
 CLASSES = {"cifar10": 10, "cifar100": 100}
 BATCH = 7
+TINY = {}
+"""Datasets of this family, small."""
+
+
+def prepare(name, folder, sha256=NONE):
+    sources.prepare(name, folder, sha256=sha256, own=TINY)
 
 
 @pytest.fixture
@@ -133,7 +41,7 @@ def cifar(tmp_path, monkeypatch):
         )
         sizes = {"train": 5 * BATCH if name == "cifar10" else BATCH, "test": BATCH}
         tiny = replace(SOURCES[name], files=(file,), mirrors=(str(mirror),), sizes=sizes)
-        monkeypatch.setitem(datasets.SOURCES, name, tiny)
+        monkeypatch.setitem(TINY, name, tiny)
     return mirror
 
 
@@ -164,7 +72,7 @@ def test_prepare_cifar(cifar, tmp_path, name):
         np.testing.assert_array_equal(found.images, pixels.reshape(-1, 3, 32, 32))
         assert found.labels.tolist() == [label for batch in parts for label in batch[key]]
         assert found.images.dtype == np.uint8 and found.labels.dtype == np.int64
-    (told,) = json.loads((tmp_path / "data" / "source.json").read_text()).values()
+    (told,) = json.loads((tmp_path / "data" / "source.json").read_text())["files"].values()
     assert told["verified"] == "official checksum" and told["origin"] == str(cifar)
 
 
@@ -176,7 +84,7 @@ def test_a_repacked_cifar_is_marked(cifar, tmp_path):
     prepare("cifar10", tmp_path / "repacked")
     for split in ("train.npz", "test.npz"):
         assert (tmp_path / "official" / split).read_bytes() == (tmp_path / "repacked" / split).read_bytes()
-    (told,) = json.loads((tmp_path / "repacked" / "source.json").read_text()).values()
+    (told,) = json.loads((tmp_path / "repacked" / "source.json").read_text())["files"].values()
     assert told["verified"] == "checksums of the members"
 
 
@@ -189,7 +97,7 @@ def test_another_cifar_needs_an_override_and_is_marked(cifar, tmp_path):
     assert not list((tmp_path / "data").glob("*.npz"))
     prepare("cifar100", tmp_path / "data", sha256={"cifar-100-python.tar.gz": digest.upper()})
     assert len(load(tmp_path / "data" / "train.npz")) == BATCH - 2
-    (told,) = json.loads((tmp_path / "data" / "source.json").read_text()).values()
+    (told,) = json.loads((tmp_path / "data" / "source.json").read_text())["files"].values()
     assert told == {"origin": str(cifar), "verified": "sha256 override", "sha256": digest}
 
 
@@ -209,9 +117,18 @@ def test_cifar_100_under_the_name_of_cifar_10(cifar, tmp_path):
     ],
 )
 def test_an_override_that_cannot_be(tmp_path, sha256, message):
-    with pytest.raises(UserError, match=message):
-        prepare("cifar100", tmp_path, sha256=sha256)
+    for call in (lambda: prepare("cifar100", tmp_path, sha256), lambda: sources.identity("cifar100", sha256)):
+        with pytest.raises(UserError, match=message):
+            call()
     assert not list(tmp_path.iterdir())
+
+
+def test_identity_is_of_the_members_or_of_the_override():
+    members = SOURCES["cifar10"].files[0].members
+    assert sources.identity("cifar10") == {"source": "cifar10", "files": {"cifar-10-python.tar.gz": members}}
+    digest = "AB" * 32
+    told = sources.identity("cifar10", {"cifar-10-python.tar.gz": digest})
+    assert told["files"] == {"cifar-10-python.tar.gz": digest.lower()}
 
 
 IMAGES, LABELS = np.zeros((2, 3072), np.uint8), [0, 99]
@@ -273,18 +190,3 @@ def test_a_malicious_batch_does_not_run(cifar, tmp_path, wrap):
         with pytest.raises(UserError, match=message):
             prepare("cifar100", tmp_path / "data", sha256=sha256)
     assert not proof.exists()
-
-
-def test_the_module_does_not_import_torch():
-    code = "import sys, dprobust.datasets; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
-def test_official_mnist(mnist):
-    """Known facts of the real files: sizes, class counts, first labels."""
-    train, test = load(mnist / "train.npz"), load(mnist / "test.npz")
-    assert train.images.shape == (60_000, 1, 28, 28) and test.images.shape == (10_000, 1, 28, 28)
-    assert np.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert (train.images / 255).mean() == pytest.approx(0.1307, abs=5e-5)
-    assert (train.images / 255).std() == pytest.approx(0.3081, abs=5e-5)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from dprobust.download import CHUNK, ChecksumError, File
 from dprobust.errors import UserError
 from dprobust.files import sha256
+from dprobust.sources.file import CHUNK, ChecksumError, File
 
 LIMIT = 400_000_000
 """Bytes that an archive may hold, decompressed. Pixels that Python 3 pickled take up to twice their number."""
