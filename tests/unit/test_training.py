@@ -11,8 +11,10 @@ from dprobust import checkpoints, training
 from dprobust.datasets import Split
 from dprobust.errors import UserError
 from dprobust.models import unit
+from dprobust.privacy import epsilon, shuffle_epsilon
+from dprobust.recipe import Stop, Training
 from dprobust.seeds import generator
-from dprobust.training import Settings, batches, train
+from dprobust.training import batches, hold_out, resolve, train
 
 
 def net(seed=0, dropout=0.0):
@@ -28,7 +30,10 @@ def data(n, seed=0):
 
 
 def settings(**changes):
-    return Settings(**({"epochs": 2, "batch_size": 8, "lr": 0.5} | changes))
+    """`noise_std` stands for the rule "sigma"."""
+    if "noise_std" in changes:
+        changes |= {"sigma": changes.pop("noise_std"), "noise": "sigma"}
+    return Training(**({"epochs": 2, "batch_size": 8, "lr": 0.5} | changes))
 
 
 def trained(s, n=40, model=None, **more):
@@ -218,7 +223,7 @@ class Killed(Exception):
     [
         ({}, 0.0),
         ({"clip": 0.5, "noise_std": 0.4, "sampling": "poisson", "momentum": 0.8}, 0.0),
-        ({"augment": ("flip", "crop"), "schedule": "one_cycle"}, 0.3),
+        ({"augment": ["flip", "crop"], "schedule": "one_cycle"}, 0.3),
     ],
     ids=["SGD", "DP-SGD", "dropout and augmentation"],
 )
