@@ -76,11 +76,12 @@ def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: floa
         if accountant == "rdp":
             return bound
         # The grid grows with epsilon / eps_error: a fixed error would take all memory where privacy is weak.
-        # Where even that fails, by infinity or by an error, the RDP bound holds all the same.
+        # Where even that fails, by an error, infinity, nan or less than 0, the RDP bound holds all the same.
         try:
-            return min(bound, stated(PRVAccountant, sample_rate, eps_error=max(0.01, bound / 1000)))
+            tight = stated(PRVAccountant, sample_rate, eps_error=max(0.01, bound / 1000))
         except (RuntimeError, ValueError):
             return bound
+        return tight if 0 < tight < bound else bound
 
 
 def shuffle_epsilon(noise_multiplier: float, epochs: int, delta: float) -> float:
@@ -169,9 +170,9 @@ def _root(accounted: Callable[[float], float], target: float, start: float, fact
     """
     low = high = start
     while accounted(high) > target:
-        if high > LARGEST:
+        if high >= LARGEST:
             return None
-        low, high, factor = high, high * factor, factor**1.5
+        low, high, factor = high, min(high * factor, LARGEST), factor**1.5
     while accounted(low) <= target:
         low, high, factor = low / factor, low, factor**1.5
 
