@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dprobust import arrays, models, training
 from dprobust.errors import UserError
+from dprobust.recipe import Training
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -30,6 +31,6 @@ def trained_lenet(n: int) -> nn.Module:
     """The study's LeNet after an epoch of SGD over n training images, in the memory format of the study's jobs."""
     model = models.build({"name": "lenet", "normalize": {"mean": [0.1307], "std": [0.3081]}}, (1, 28, 28), 10)
     train, test = (arrays.load(file(f"mnist/{name}.npz")) for name in ("train", "test"))
-    settings = training.Settings(epochs=1, batch_size=64, lr=0.05, momentum=0.5)
+    settings = Training(epochs=1, batch_size=64, lr=0.05, momentum=0.5)
     training.train(model, train.take(slice(n)), test.take(slice(100)), settings, ("benchmark",))
     return model.eval().to(memory_format=torch.channels_last)

@@ -17,7 +17,7 @@ class Stop(Settings):
     holdout: Count = 5000
     """Training examples held out for the checks, drawn at random; they are not trained on."""
     every: Count = 25
-    """Steps between two checks."""
+    """Steps between two checks, counted over all epochs."""
 
 
 class Common(Settings):
@@ -93,7 +93,8 @@ class Training(Common):
     clip: Positive | None = None
     """C, the bound on the l2 norm of an example's gradient; null: no clipping."""
     noise: Literal["sigma*clip", "sigma"] = "sigma*clip"
-    """Standard deviation of the noise on the clipped sum - sigma*clip as in Algorithm 1, or sigma (Fig 3c)."""
+    """Standard deviation of the noise on the sum of the gradients - sigma*clip as in Algorithm 1, or sigma (Fig 3c, and
+    noise without clipping)."""
     engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
     """As for dpsgd."""
     precision: Literal["float32", "auto"] = "float32"
@@ -122,18 +123,36 @@ class Training(Common):
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of the noise on the sum of the gradients."""
-        return (self.sigma or 0.0) * (self.clip if self.clip is not None and self.noise == "sigma*clip" else 1.0)
+        """Standard deviation of the noise on the sum of the gradients of a batch.
+
+        Raises:
+            ValueError: `epsilon` is not yet turned into sigma.
+        """
+        return self._sigma * (self.clip if self.clip is not None and self.noise == "sigma*clip" else 1.0)
 
     @property
     def noise_multiplier(self) -> float | None:
-        """Standard deviation of the noise divided by C: what privacy depends on; None without clipping."""
+        """Standard deviation of the noise divided by C: what privacy depends on; None without clipping.
+
+        Raises:
+            ValueError: `epsilon` is not yet turned into sigma.
+        """
         if self.clip is None:
             return None
-        return self.sigma or 0.0 if self.noise == "sigma*clip" else (self.sigma or 0.0) / self.clip
+        return self._sigma if self.noise == "sigma*clip" else self._sigma / self.clip
+
+    @property
+    def _sigma(self) -> float:
+        if self.epsilon is not None:  # else it would be trained without noise
+            raise ValueError("epsilon is not turned into sigma yet: dprobust.training.resolve does so")
+        return self.sigma or 0.0
+
+    def trained_on(self, n: int) -> int:
+        """How many of `n` training examples are trained on: all but those held out for `stop`."""
+        return n - self.stop.holdout if self.stop else n
 
     def steps_per_epoch(self, n: int) -> int:
-        """Steps in an epoch over `n` examples, the same for both ways of sampling."""
+        """Steps in an epoch over the `n` examples trained on, the same for both ways of sampling."""
         return n // self.batch_size
 
     def lr_at(self, step: int, steps: int) -> float:
@@ -144,12 +163,20 @@ class Training(Common):
         return self.lr * (done / rise if done < rise else (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2)
 
     def mechanism(self, n: int) -> dict[str, Any]:
-        """What privacy accounting needs to know of a training on `n` examples (`dprobust.privacy.account`)."""
+        """What privacy accounting needs to know of a training (`dprobust.privacy.account`).
+
+        Args:
+            n: size of the training set, examples held out for `stop` among them; they are not counted.
+
+        Raises:
+            ValueError: `epsilon` is not yet turned into sigma.
+        """
+        trained_on = self.trained_on(n)
         return {
             "sampling": self.sampling,
             "noise_multiplier": self.noise_multiplier,
-            "sample_rate": self.batch_size / n,
-            "steps": self.epochs * self.steps_per_epoch(n),
+            "sample_rate": self.batch_size / trained_on,
+            "steps": self.epochs * self.steps_per_epoch(trained_on),
             "epochs": self.epochs,
         }
 
