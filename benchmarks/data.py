@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dprobust import arrays, models, training
+from dprobust import arrays, training
 from dprobust.errors import UserError
+from dprobust.models import networks as models
 from dprobust.recipe import Training
 
 DATA = Path(__file__).parents[1] / "data"
