@@ -63,7 +63,7 @@ def test_caption(path):
     # Lines of one word were a caption's layout once.
     paragraphs = [part.splitlines() for part in path.read_text(encoding="utf-8").split("\n\n")]
     lines = [line for lines in paragraphs for line in lines[:-1] if not line.startswith("{% set")]
-    assert min(map(len, lines)) > 60 and max(map(len, lines)) <= 132
+    assert min(map(len, lines)) > 60 and max(map(len, lines)) <= 120
 
 
 def test_what_the_paper_states_is_said_only_of_what_it_states():
