@@ -17,7 +17,7 @@ class Stop(Settings):
     holdout: Count = 5000
     """Training examples held out for the checks, drawn at random; they are not trained on."""
     every: Count = 25
-    """Steps between two checks."""
+    """Steps between two checks, counted over all epochs."""
 
 
 class Common(Settings):
@@ -36,14 +36,15 @@ class Common(Settings):
     weight_decay: NonNegative = 0.0
     """Factor of the parameters in the gradient (l2 regularisation)."""
     schedule: Literal["constant", "one_cycle"] = "constant"
-    """Learning rate over the steps - constant, or linear from 0 to lr in the first fifth and back to 0 along a cosine."""
+    """Learning rate over the steps - constant, or linear from 0 to lr in the first fifth and back to 0 along a
+    cosine."""
     augment: Annotated[list[Literal["flip", "crop"]], Unique] = []
     """Random changes of each image in each step - flip it left to right, crop a window of the image padded by 4 pixels.
     Heads on frozen features can flip only."""
     sampling: Literal["shuffle", "poisson"] = "shuffle"
     """poisson takes each example into each batch with probability batch_size / N, independently (what the accountants
-    assume); shuffle takes a new order each epoch and batches of exactly batch_size, the incomplete last one left out (the
-    paper's Algorithm 1)."""
+    assume); shuffle takes a new order each epoch and batches of exactly batch_size, the incomplete last one left out
+    (the paper's Algorithm 1)."""
 
 
 class Sgd(Common):
@@ -72,8 +73,8 @@ class Pretraining(Common):
     sampling: Literal["shuffle"] = "shuffle"
     """Batches are shuffled."""
     precision: Literal["float32", "auto"] = "auto"
-    """Of forward and backward pass - auto is bfloat16 where the device has instructions for it (a CPU with AVX-512 BF16,
-    for example), which is faster. Parameters are float32 throughout."""
+    """Of forward and backward pass - auto is bfloat16 where the device has instructions for it (a CPU with AVX-512
+    BF16, for example), which is faster. Parameters are float32 throughout."""
 
 
 class Training(Common):
@@ -92,7 +93,8 @@ class Training(Common):
     clip: Positive | None = None
     """C, the bound on the l2 norm of an example's gradient; null: no clipping."""
     noise: Literal["sigma*clip", "sigma"] = "sigma*clip"
-    """Standard deviation of the noise on the clipped sum - sigma*clip as in Algorithm 1, or sigma (Fig 3c)."""
+    """Standard deviation of the noise on the sum of the gradients - sigma*clip as in Algorithm 1, or sigma (Fig 3c, and
+    noise without clipping)."""
     engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
     """As for dpsgd."""
     precision: Literal["float32", "auto"] = "float32"
@@ -121,18 +123,36 @@ class Training(Common):
 
     @property
     def noise_std(self) -> float:
-        """Standard deviation of the noise on the sum of the gradients."""
-        return (self.sigma or 0.0) * (self.clip if self.clip is not None and self.noise == "sigma*clip" else 1.0)
+        """Standard deviation of the noise on the sum of the gradients of a batch.
+
+        Raises:
+            ValueError: `epsilon` is not yet turned into sigma.
+        """
+        return self._sigma * (self.clip if self.clip is not None and self.noise == "sigma*clip" else 1.0)
 
     @property
     def noise_multiplier(self) -> float | None:
-        """Standard deviation of the noise divided by C: what privacy depends on; None without clipping."""
+        """Standard deviation of the noise divided by C: what privacy depends on; None without clipping.
+
+        Raises:
+            ValueError: `epsilon` is not yet turned into sigma.
+        """
         if self.clip is None:
             return None
-        return self.sigma or 0.0 if self.noise == "sigma*clip" else (self.sigma or 0.0) / self.clip
+        return self._sigma if self.noise == "sigma*clip" else self._sigma / self.clip
+
+    @property
+    def _sigma(self) -> float:
+        if self.epsilon is not None:  # else it would be trained without noise
+            raise ValueError("epsilon is not turned into sigma yet: dprobust.training.resolve does so")
+        return self.sigma or 0.0
+
+    def trained_on(self, n: int) -> int:
+        """How many of `n` training examples are trained on: all but those held out for `stop`."""
+        return n - self.stop.holdout if self.stop else n
 
     def steps_per_epoch(self, n: int) -> int:
-        """Steps in an epoch over `n` examples, the same for both ways of sampling."""
+        """Steps in an epoch over the `n` examples trained on, the same for both ways of sampling."""
         return n // self.batch_size
 
     def lr_at(self, step: int, steps: int) -> float:
@@ -143,12 +163,20 @@ class Training(Common):
         return self.lr * (done / rise if done < rise else (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2)
 
     def mechanism(self, n: int) -> dict[str, Any]:
-        """What privacy accounting needs to know of a training on `n` examples (`dprobust.privacy.account`)."""
+        """What privacy accounting needs to know of a training (`dprobust.privacy.account`).
+
+        Args:
+            n: size of the training set, examples held out for `stop` among them; they are not counted.
+
+        Raises:
+            ValueError: `epsilon` is not yet turned into sigma.
+        """
+        trained_on = self.trained_on(n)
         return {
             "sampling": self.sampling,
             "noise_multiplier": self.noise_multiplier,
-            "sample_rate": self.batch_size / n,
-            "steps": self.epochs * self.steps_per_epoch(n),
+            "sample_rate": self.batch_size / trained_on,
+            "steps": self.epochs * self.steps_per_epoch(trained_on),
             "epochs": self.epochs,
         }
 

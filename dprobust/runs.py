@@ -137,7 +137,8 @@ class WeightsEntry(Settings):
     privacy: Statement | Literal["none", "not known"] = "not known"
     """Its privacy, as its maker states it; `none` for a network trained without."""
     model: dict[str, Any] = {}
-    """Settings of the network that differ from the dataset's; TorchScript and exported programs take `normalize` only."""
+    """Settings of the network that differ from the dataset's; TorchScript and exported programs take `normalize`
+    only."""
     temperature: Positive | Annotated[list[Positive], MinLen(1), Unique] = 1.0
     """Divide the logits by this, or by each of these in turn."""
 

@@ -1,107 +1,46 @@
-"""Training by SGD and by DP-SGD (Algorithm 1 of the paper), one loop for both.
+"""Training by SGD and by DP-SGD (Algorithm 1 of the paper), and by what lies between, in one loop.
 
 A step of DP-SGD: the per-example gradients g_i of a batch become g_i / max(1, ||g_i||_2 / C), their sum gets
-Gaussian noise, and the parameters move by -lr / b times the result, b being the (expected) batch size.
+Gaussian noise, and the parameters move by -lr / b times the result, b being the (expected) batch size. Clipping and
+noise can each be left out.
 """
 
-import hashlib
 import json
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dprobust import checkpoints
+from dprobust.arrays import Split
 from dprobust.augmentation import augment
-from dprobust.datasets import Split
 from dprobust.dpsgd import ENGINES
 from dprobust.errors import UserError
-from dprobust.models import unit
+from dprobust.models.networks import unit
+from dprobust.recipe import Training
 from dprobust.seeds import derive, generator
 
 logger = logging.getLogger(__name__)
 
 Gradients = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train. With `clip` None: SGD; else DP-SGD.
-
-    Attributes:
-        epochs: passes over the data (in expectation, with Poisson sampling).
-        batch_size: b, the batch size; with Poisson sampling its expectation.
-        lr: learning rate; with schedule "one_cycle" its peak.
-        momentum: of the (noisy) gradients; 0 is the paper's plain step.
-        nesterov: look ahead by Nesterov's rule.
-        weight_decay: factor of the parameters in the gradient (l2 regularisation).
-        schedule: "constant", or "one_cycle": linear from 0 to `lr` in the first fifth of the steps, then back to 0 as
-            half a cosine.
-        augment: random changes of the images, keys of `dprobust.augmentation.KINDS`.
-        precision: of SGD's forward and backward pass: "float32", or "auto": bfloat16, by autocast, where the device
-            computes in it (`computes_in`). Parameters are float32 throughout.
-        sampling: "shuffle": a new order each epoch, batches of exactly b, the incomplete last one left out;
-            "poisson": each example is in each batch with probability b / N, independently.
-        clip: C, the bound on the l2 norm of an example's gradient.
-        noise_std: standard deviation of the noise on the clipped sum: sigma C in Algorithm 1.
-        engine: how the clipped sum is computed, a key of `dprobust.dpsgd.ENGINES`.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float = 0.0
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    augment: tuple[str, ...] = ()
-    precision: str = "float32"
-    sampling: str = "shuffle"
-    clip: float | None = None
-    noise_std: float = 0.0
-    engine: str = "fused"
-
-    @property
-    def private(self) -> bool:
-        return self.clip is not None
-
-    def steps_per_epoch(self, n: int) -> int:
-        """Steps in an epoch over `n` examples, the same for both ways of sampling."""
-        return n // self.batch_size
-
-    def lr_at(self, step: int, steps: int) -> float:
-        """Learning rate of a step, 0 to steps - 1."""
-        if self.schedule == "constant":
-            return self.lr
-        done, rise = (step + 0.5) / steps, 0.2
-        return self.lr * (done / rise if done < rise else (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2)
-
-    def mechanism(self, n: int) -> dict[str, float | str | None]:
-        """What privacy accounting needs to know of a training on `n` examples (`dprobust.privacy.account`)."""
-        return {
-            "sampling": self.sampling,
-            "noise_multiplier": self.noise_std / self.clip if self.private else None,
-            "sample_rate": self.batch_size / n,
-            "steps": self.epochs * self.steps_per_epoch(n),
-            "epochs": self.epochs,
-        }
+Step = Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]
+"""Inputs and labels -> sum of the gradients, and their norms before clipping (empty without clipping)."""
 
 
 def train(
     model: nn.Module,
     data: Split,
     test: Split,
-    settings: Settings,
+    settings: Training,
     stream: tuple[object, ...],
     checkpoint: Path | None = None,
     code: str = "",
+    holdout: Split | None = None,
 ) -> list[dict]:
     """Train `model` in place, on the device it is on.
 
@@ -112,22 +51,33 @@ def train(
         model: maps float images (N, C, H, W) in [0, 1] to logits; the head of a network maps features (N, F).
         data: training examples, of the kind that the model takes.
         test: examples for the accuracy that is recorded after each epoch; nothing is selected by it.
-        settings: how to train.
+        settings: how to train; an `epsilon` is to be turned into sigma before (`resolve`).
         stream: names that the random numbers are derived from, for example (seed, run).
-        checkpoint: file that holds the state after each epoch and is removed at the end; None: no checkpoints.
-        code: fingerprint of the code; a checkpoint made by other code is not used.
+        checkpoint: file that holds the state after each epoch; whoever keeps the result removes it. One that belongs to
+            other settings, data, stream, code or another model or start is not used. None: no checkpoints.
+        code: fingerprint of the code.
+        holdout: examples for the checks of `settings.stop`, none of them in `data`; None: `hold_out` draws them out of
+            `data`, and the rest is trained on.
 
     Returns:
-        One record an epoch: epoch, test_accuracy and test_loss; for DP-SGD also clipped, the share of examples whose
-        gradient was longer than C, and mean_norm, the mean gradient norm before clipping.
+        One record an epoch: epoch, test_accuracy and test_loss; with clipping also clipped, the share of examples whose
+        gradient was longer than C, and mean_norm, the mean gradient norm before clipping (both computed from the
+        training data without noise: no guarantee covers them); with `settings.stop` also step, the steps taken so far,
+        and holdout_accuracy, the highest one found in the epoch, which in the last record is the one that ended it.
 
     Raises:
-        UserError: a batch larger than the data, or parameters that are no longer finite.
+        UserError: more examples in a batch or held out than there are, parameters that are no longer finite, or an
+            accuracy to stop at that was never reached.
+        ValueError: `settings.epsilon` is not turned into sigma.
     """
-    n = len(data)
-    if settings.batch_size > n:
-        raise UserError(f"batch_size {settings.batch_size} is larger than the training set of {n}")
-    if not settings.private:
+    if settings.stop and holdout is None:
+        data, holdout = hold_out(data, settings, stream)
+    n, stop = len(data), settings.stop
+    steps = settings.steps_per_epoch(n)
+    if stop and len(holdout) != stop.holdout:  # else `mechanism` would not be right
+        raise ValueError(f"{len(holdout)} examples are held out, but settings.stop.holdout is {stop.holdout}")
+    check_size(settings, n + (len(holdout) if stop else 0))
+    if settings.clip is None:
         model.to(memory_format=torch.channels_last)  # a third faster; the engines of DP-SGD see to it themselves
     device = next(model.parameters()).device
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
@@ -138,39 +88,49 @@ def train(
     }
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     velocities = {name: torch.zeros_like(p) for name, p in parameters.items()} if settings.momentum else {}
-    state = model.state_dict() | {f"velocity.{name}": v for name, v in velocities.items()}
+    state = _state(model) | {f"velocity.{name}": v for name, v in velocities.items()}
     history: list[dict] = []
 
-    identity = _identity(settings, stream, code, data, test, str(device))
-    if checkpoint and (saved := checkpoints.load(checkpoint, identity)):
-        tensors, history = saved[0], saved[1]["history"]
-        for name, value in state.items():
-            value.copy_(tensors[name])
-        for name, random in streams.items():
-            random.set_state(tensors[f"generator.{name}"])
-        logger.info("going on after epoch %d of %d", len(history), settings.epochs)
+    if checkpoint:
+        splits = {"data": data, "test": test} | ({"holdout": holdout} if stop else {})
+        identity = _identity(settings, stream, code, model, splits, device)
+        if saved := checkpoints.load(checkpoint, identity):
+            tensors, history = saved[0], saved[1]["history"]
+            for name, value in state.items():
+                value.copy_(tensors[name])
+            for name, random in streams.items():
+                random.set_state(tensors[f"generator.{name}"])
+            logger.info("going on after epoch %d of %d", len(history), settings.epochs)
 
-    gradients = (
-        _private_gradients(model, settings, streams["noise"]) if settings.private else _gradients(model, settings)
-    )
-    steps = settings.steps_per_epoch(n)
+    gradients = _gradients(model, settings, streams["noise"])
     started, first = time.monotonic(), len(history)
     for epoch in range(first + 1, settings.epochs + 1):
+        if _reached(settings, history):
+            break
         # Examples, clipped ones and sum of norms; tensors kept from each step would keep the heap from shrinking.
         clipping = torch.zeros(3, dtype=torch.float64, device=device)
+        checks: dict[str, float] = {}
         model.train()
         with torch.random.fork_rng():  # dropout draws from the global generator
             torch.manual_seed(derive(*stream, "dropout", epoch))
             for i, batch in enumerate(batches(n, settings, streams["sampling"]), start=(epoch - 1) * steps):
-                x, y = images[batch.to(device)], labels[batch.to(device)]
+                batch = batch.to(device)
+                x, y = images[batch], labels[batch]
                 sums, norms = gradients(unit(augment(x, settings.augment, streams["augmentation"])), y)
                 _update(parameters, sums, velocities, settings, settings.lr_at(i, settings.epochs * steps))
-                if settings.private:
+                if settings.clip is not None:
                     clipping[0] += len(norms)
                     clipping[1] += (norms > settings.clip).sum()
                     clipping[2] += norms.sum()
-        told = _clipping(*clipping.tolist()) if settings.private else {}
-        history.append({"epoch": epoch} | evaluate(model, test) | told)
+                if stop:
+                    checks["step"] = i + 1
+                    if (i + 1) % stop.every == 0:
+                        found = _accuracy(model, holdout)
+                        checks["holdout_accuracy"] = max(found, checks.get("holdout_accuracy", 0.0))
+                        if found >= stop.accuracy:
+                            break
+        told = _clipping(*clipping.tolist()) if settings.clip is not None else {}
+        history.append({"epoch": epoch} | evaluate(model, test) | told | checks)
         if not all(torch.isfinite(p).all() for p in parameters.values()):
             raise UserError(f"training diverged in epoch {epoch}: parameters are not finite; use a smaller lr")
         if checkpoint:
@@ -184,7 +144,61 @@ def train(
             100 * history[-1]["test_accuracy"],
             left / 60,
         )
+    if stop and not _reached(settings, history):
+        best = max(record.get("holdout_accuracy", 0.0) for record in history)
+        raise UserError(
+            f"stop.accuracy: {stop.accuracy:g} was not reached in {settings.epochs} epochs (at best {best:.4f} of the "
+            "examples held out are classified right); ask for less, or train for more epochs"
+        )
     return history
+
+
+def hold_out(data: Split, settings: Training, stream: tuple[object, ...]) -> tuple[Split, Split]:
+    """What is trained on, in its old order, and the examples held out of it for the checks of `settings.stop`.
+
+    Of features of images and their mirror images (N, 2, F), the images' own are held out: (N, F).
+
+    Raises:
+        UserError: as many are to be held out as there are.
+    """
+    check_size(settings, len(data))
+    if settings.stop is None:
+        raise ValueError("nothing is held out without settings.stop")
+    drawn = torch.zeros(len(data), dtype=torch.bool)
+    drawn[torch.randperm(len(data), generator=generator(*stream, "holdout"))[: settings.stop.holdout]] = True
+    held = drawn.numpy()
+    images = data.images[held]
+    return Split(data.images[~held], data.labels[~held], data.classes, data.shape), Split(
+        images[:, 0] if images.ndim == 3 else images, data.labels[held], data.classes, data.shape
+    )
+
+
+def check_size(settings: Training, n: int) -> None:
+    """UserError if `n` training examples are too few."""
+    stop, rest = settings.stop, settings.trained_on(n)
+    if stop and rest <= 0:
+        raise UserError(f"stop.holdout: {stop.holdout} of {n} training examples leave none to train on; hold out fewer")
+    if settings.batch_size > rest:
+        held = f", less the {stop.holdout} held out" if stop else ""
+        raise UserError(
+            f"batch_size {settings.batch_size} is larger than the training set of {n}{held}; use a smaller one"
+        )
+    steps = settings.epochs * settings.steps_per_epoch(rest)
+    if stop and stop.every > steps:
+        raise UserError(f"stop.every: {stop.every}, but the training has {steps} steps: nothing would be checked")
+
+
+def _reached(settings: Training, history: list[dict]) -> bool:
+    found = history[-1].get("holdout_accuracy", 0.0) if history else 0.0
+    return settings.stop is not None and found >= settings.stop.accuracy
+
+
+def _accuracy(model: nn.Module, data: Split) -> float:
+    """Accuracy in eval mode, which leaves the model in training mode and every random stream as it is."""
+    with torch.random.fork_rng():
+        accuracy = evaluate(model, data)["test_accuracy"]
+    model.train()
+    return accuracy
 
 
 def computes_in(precision: str, device: torch.device) -> torch.dtype:
@@ -199,7 +213,7 @@ def computes_in(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def batches(n: int, settings: Settings, random: torch.Generator) -> Iterator[Tensor]:
+def batches(n: int, settings: Training, random: torch.Generator) -> Iterator[Tensor]:
     """The batches of an epoch over `n` examples, as indices (int64); a Poisson batch may be empty."""
     steps, b = settings.steps_per_epoch(n), settings.batch_size
     if settings.sampling == "shuffle":
@@ -225,7 +239,26 @@ def evaluate(model: nn.Module, data: Split, batch_size: int = 1000) -> dict[str,
     return {"test_accuracy": correct / len(data), "test_loss": loss / len(data)}
 
 
-def _gradients(model: nn.Module, settings: Settings) -> Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]:
+def _gradients(model: nn.Module, settings: Training, random: torch.Generator) -> Step:
+    sums_of = _plain(model, settings) if settings.clip is None else _clipped(model, settings)
+    std = settings.noise_std
+    if std == 0:
+        return sums_of
+
+    def step(x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
+        sums, norms = sums_of(x, y)
+        # Drawn contiguous, else the numbers are drawn one by one; and new tensors, for autograd may give one tensor
+        # as the gradient of two parameters.
+        noise = {
+            name: torch.empty_like(value, memory_format=torch.contiguous_format).normal_(0.0, std, generator=random)
+            for name, value in sums.items()
+        }
+        return {name: value.add_(sums[name]) for name, value in noise.items()}, norms
+
+    return step
+
+
+def _plain(model: nn.Module, settings: Training) -> Step:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     dtype = computes_in(settings.precision, next(model.parameters()).device)
 
@@ -239,23 +272,13 @@ def _gradients(model: nn.Module, settings: Settings) -> Callable[[Tensor, Tensor
     return step
 
 
-def _private_gradients(
-    model: nn.Module, settings: Settings, random: torch.Generator
-) -> Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]:
-    engine = ENGINES[settings.engine](model)
-
-    def step(x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
-        sums, norms = engine(x, y, settings.clip)
-        for value in sums.values():
-            noise = torch.empty_like(value, memory_format=torch.contiguous_format)
-            value += noise.normal_(0.0, settings.noise_std, generator=random)
-        return sums, norms
-
-    return step
+def _clipped(model: nn.Module, settings: Training) -> Step:
+    engine, clip = ENGINES[settings.engine](model), settings.clip
+    return lambda x, y: engine(x, y, clip)
 
 
 @torch.no_grad()
-def _update(parameters: Gradients, sums: Gradients, velocities: Gradients, settings: Settings, lr: float) -> None:
+def _update(parameters: Gradients, sums: Gradients, velocities: Gradients, settings: Training, lr: float) -> None:
     for name, parameter in parameters.items():
         step = sums[name]
         if settings.weight_decay:
@@ -271,17 +294,46 @@ def _clipping(examples: float, clipped: float, norms: float) -> dict[str, float]
     return {"clipped": clipped / drawn, "mean_norm": norms / drawn}
 
 
-def _identity(settings: Settings, stream: tuple, code: str, data: Split, test: Split, device: str) -> str:
-    digest = hashlib.sha256()
-    for split in (data, test):
-        digest.update(np.ascontiguousarray(split.images))
-        digest.update(np.ascontiguousarray(split.labels))
-    told = [
-        asdict(settings),
-        list(map(str, stream)),
-        code,
-        device,
-        torch.get_num_threads(),
-        digest.hexdigest(),
-    ]
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer, those that a state_dict leaves out among them."""
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {f"model.{name}": value.detach() for name, value in named}
+
+
+def _identity(
+    settings: Training, stream: tuple, code: str, model: nn.Module, splits: dict[str, Split], device: torch.device
+) -> str:
+    """Everything that what is trained depends on, as text. The model's state must be the one before training."""
+    data = {
+        f"{name}.{part}": torch.from_numpy(getattr(split, part))
+        for name, split in splits.items()
+        for part in ("images", "labels")
+    }
+    told = {
+        "settings": settings.plain(),
+        "stream": list(map(str, stream)),
+        "code": code,
+        "torch": torch.__version__,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "computes_in": str(computes_in(settings.precision, device)),
+        "data": checkpoints.digest(data),
+        "model": checkpoints.digest(_state(model), "\n".join(_structure(model))),
+    }
     return json.dumps(told, sort_keys=True)
+
+
+def _structure(model: nn.Module) -> Iterable[str]:
+    """The modules with their hyperparameters, and which parameters are trained."""
+    yield repr(model)
+    for path, module in model.named_modules():
+        # What a module's own repr may not tell; `training` is set anew in each epoch.
+        own = {key: repr(value) for key, value in sorted(vars(module).items()) if key != "training" and _told(value)}
+        yield f"{path}: {type(module).__module__}.{type(module).__qualname__} {own}"
+    yield from (f"{name}: {p.requires_grad}" for name, p in model.named_parameters())
+
+
+def _told(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_told, value))
+    return value is None or isinstance(value, bool | int | float | complex | str)

@@ -8,11 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from dprobust import checkpoints, training
-from dprobust.datasets import Split
+from dprobust.arrays import Split
 from dprobust.errors import UserError
-from dprobust.models import unit
+from dprobust.models.networks import unit
+from dprobust.privacy import epsilon, resolve, shuffle_epsilon
+from dprobust.recipe import Stop, Training
 from dprobust.seeds import generator
-from dprobust.training import Settings, batches, train
+from dprobust.training import batches, hold_out, train
 
 
 def net(seed=0, dropout=0.0):
@@ -28,12 +30,15 @@ def data(n, seed=0):
 
 
 def settings(**changes):
-    return Settings(**({"epochs": 2, "batch_size": 8, "lr": 0.5} | changes))
+    """`noise_std` stands for the rule "sigma"."""
+    if "noise_std" in changes:
+        changes |= {"sigma": changes.pop("noise_std"), "noise": "sigma"}
+    return Training(**({"epochs": 2, "batch_size": 8, "lr": 0.5} | changes))
 
 
-def trained(s, n=40, model=None, **more):
+def trained(s, n=40, model=None, stream=("seed", "run"), **more):
     model = model or net()
-    history = train(model, data(n), data(16, 1), s, ("seed", "run"), **more)
+    history = train(model, data(n), data(16, 1), s, stream, **more)
     return dict(model.named_parameters()), history
 
 
@@ -46,8 +51,11 @@ def per_example(model, x, y):
 
 
 def reference(model, s, n, noise):
-    """Algorithm 1 written out in float64, with the batches of the real sampler and the noise handed in."""
-    split, random = data(n), generator("seed", "run", "sampling")
+    """Algorithm 1 written out in float64, with the batches of the real sampler and the noise handed in; then momentum,
+    weight decay and schedule on what it gives."""
+    split, random, i = data(n), generator("seed", "run", "sampling"), 0
+    velocities = [torch.zeros_like(p, dtype=torch.float64) for p in model.parameters()]
+    steps = s.epochs * (n // s.batch_size)
     for _ in range(s.epochs):
         for batch in batches(n, s, random):
             x, y = unit(torch.from_numpy(split.images[batch])), torch.from_numpy(split.labels[batch])
@@ -55,22 +63,68 @@ def reference(model, s, n, noise):
             for grads in per_example(model, x, y):
                 norm = math.sqrt(sum(g.square().sum().item() for g in grads))
                 for t, g in zip(total, grads, strict=True):
-                    t += g / max(1.0, norm / s.clip)
+                    t += g / (1.0 if s.clip is None else max(1.0, norm / s.clip))
             with torch.no_grad():
-                for p, t in zip(model.parameters(), total, strict=True):
-                    drawn = torch.empty_like(p).normal_(0, s.noise_std, generator=noise)
-                    p -= s.lr * ((t + drawn) / s.batch_size).float()
+                for p, t, v in zip(model.parameters(), total, velocities, strict=True):
+                    drawn = torch.empty_like(p).normal_(0, s.noise_std, generator=noise) if s.noise_std else 0.0
+                    g = (t + drawn) / s.batch_size + s.weight_decay * p
+                    v.mul_(s.momentum).add_(g)
+                    p -= (s.lr_at(i, steps) * (g + s.momentum * v if s.nesterov else v)).float()
+            i += 1
     return dict(model.named_parameters())
 
 
-@pytest.mark.parametrize(("sampling", "clip"), [("poisson", 2.2), ("shuffle", 1.2)])
-def test_dpsgd_is_algorithm_1(sampling, clip):
-    s = settings(clip=clip, noise_std=0.2, sampling=sampling, engine="functional")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clip": 2.2, "noise_std": 0.2, "sampling": "poisson"},
+        {"clip": 1.2, "noise_std": 0.2},
+        {"clip": 2.0, "sigma": 0.1, "sampling": "poisson", "momentum": 0.9, "weight_decay": 0.1, "lr": 0.1},
+        {"clip": 1.2, "sigma": 0.1, "momentum": 0.8, "nesterov": True, "schedule": "one_cycle"},
+        {"clip": 1.2},
+        {"clip": 1.8, "sigma": 0.0, "sampling": "poisson", "momentum": 0.5},
+        {"noise_std": 0.4},
+        {"noise_std": 0.4, "sampling": "poisson", "momentum": 0.5, "schedule": "one_cycle"},
+    ],
+    ids=str,
+)
+def test_a_training_is_algorithm_1(options):
+    s = settings(**options, engine="functional")
     expected = reference(net(), s, 40, generator("seed", "run", "noise"))
     found, history = trained(s)
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
-    assert 0 < history[0]["clipped"] < 1
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=2e-6)
+    told = {"epoch", "test_accuracy", "test_loss"} | ({"clipped", "mean_norm"} if s.clip else set())
+    assert set(history[0]) == told
+    assert s.clip is None or 0 < sum(record["clipped"] for record in history) < s.epochs
+
+
+def test_without_noise_nothing_is_drawn_from_its_stream(monkeypatch):
+    def refuse(*arguments, **more):
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr(torch.Tensor, "normal_", refuse)
+    trained(settings(clip=0.5), model=net())
+    with pytest.raises(AssertionError, match="drawn"):
+        trained(settings(clip=0.5, sigma=0.1), model=net())
+
+
+def test_parameters_that_share_a_gradient_have_noise_of_their_own():
+    """Autograd gives one tensor as the gradient of both."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = (nn.Parameter(torch.zeros(5)) for _ in range(2))
+
+        def forward(self, x):
+            return (self.a + self.b).expand(len(x), 5)
+
+    model, noise = Twice(), generator("twins", "noise")
+    train(model, data(8), data(8), settings(epochs=1, lr=8.0, noise_std=0.5), ("twins",))
+    drawn = [torch.empty(5).normal_(0, 0.5, generator=noise) for _ in range(2)]
+    torch.testing.assert_close(model.a - model.b, drawn[1] - drawn[0], rtol=1e-4, atol=1e-5)
+    assert (model.a - model.b).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -87,10 +141,9 @@ def test_sgd_is_torchs(options):
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
-    found, history = trained(s)
+    found, _ = trained(s)
     for name, value in model.named_parameters():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
-    assert set(history[0]) == {"epoch", "test_accuracy", "test_loss"}
 
 
 def test_weight_decay_is_the_same_for_dpsgd():
@@ -209,8 +262,180 @@ def test_empty_poisson_batches(private):
     assert all(torch.isfinite(value).all() for value in found.values())
 
 
+def learnable(n, seed=0):
+    """Classes that the brightest of five columns tells."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.integers(0, 100, (n, 1, 8, 8), np.uint8), rng.integers(0, 5, n)
+    images[np.arange(n), 0, :, labels] += 150
+    return Split(images, labels)
+
+
+STOP = {"accuracy": 0.6, "holdout": 50, "every": 7}
+
+
+def stopped(s, model=None, n=250, **more):
+    model = model or net(dropout=0.3)
+    return model, train(model, learnable(n), data(16, 1), s, ("seed", "stop"), **more)
+
+
+def test_training_stops_where_the_accuracy_is_reached():
+    s = settings(epochs=20, lr=0.1, stop=Stop(**STOP))
+    model, history = stopped(s)
+    rest, held = hold_out(learnable(250), s, ("seed", "stop"))
+    last = history[-1]
+    assert last["epoch"] == len(history) < 20 and last["step"] % 7 == 0 and last["step"] > 25
+    assert last["holdout_accuracy"] == training.evaluate(model, held)["test_accuracy"] >= 0.6
+    assert all(record["holdout_accuracy"] < 0.6 for record in history[:-1])
+    assert [record["step"] for record in history[:-1]] == [25 * epoch for epoch in range(1, len(history))]
+
+    # The checks leave no trace: before the last epoch, as without them.
+    plain = train(net(dropout=0.3), rest, data(16, 1), settings(epochs=len(history), lr=0.1), ("seed", "stop"))
+    kept = ("epoch", "test_accuracy", "test_loss")
+    assert [{key: record[key] for key in kept} for record in history[:-1]] == plain[:-1]
+
+
+def test_a_stopped_training_is_one_of_so_many_steps(monkeypatch):
+    """The bytes of one whose batches end where it stopped."""
+    s = settings(epochs=20, lr=0.1, stop=Stop(**STOP))
+    model, history = stopped(s)
+    rest, _ = hold_out(learnable(250), s, ("seed", "stop"))
+    left, every = history[-1]["step"], training.batches
+    assert left % 25 != 0
+
+    def some(*arguments):
+        nonlocal left
+        for batch in every(*arguments):
+            if left == 0:
+                return
+            left -= 1
+            yield batch
+
+    monkeypatch.setattr(training, "batches", some)
+    plain = net(dropout=0.3)
+    train(plain, rest, data(16, 1), settings(epochs=len(history), lr=0.1), ("seed", "stop"))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+
+
+def test_checks_leave_no_trace():
+    """An accuracy that is reached at the very last step: the same bytes as without checks, dropout included."""
+    base = settings(epochs=2, lr=0.3, augment=["flip"], clip=1.0)
+    s = base.model_copy(update={"stop": Stop(accuracy=1e-9, holdout=50, every=50)})
+    checked, history = stopped(s)
+    assert history[-1]["step"] == 50
+    rest, _ = hold_out(learnable(250), s, ("seed", "stop"))
+    plain = net(dropout=0.3)
+    train(plain, rest, data(16, 1), base, ("seed", "stop"))
+    assert all(torch.equal(a, b) for a, b in zip(checked.parameters(), plain.parameters(), strict=True))
+
+
+def test_a_model_that_draws_in_eval_mode_is_trained_the_same():
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return x + 0.1 * torch.randn_like(x)
+
+    models = []
+    for every in (1, 50):
+        s = settings(epochs=2, lr=1e-4, stop=Stop(accuracy=0.999, holdout=50, every=every))
+        models.append(nn.Sequential(Noisy(), net(dropout=0.3)))
+        with pytest.raises(UserError, match="stop.accuracy"):
+            stopped(s, model=models[-1])
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
+def test_what_is_held_out_is_drawn_and_not_trained_on():
+    s, whole = settings(stop=Stop(**STOP)), learnable(250)
+    rest, held = hold_out(whole, s, ("a",))
+    assert (len(rest), len(held)) == (200, 50)
+    rows = {bytes(image) for image in whole.images}
+    assert len(rows) == 250
+    assert {bytes(i) for i in rest.images} | {bytes(i) for i in held.images} == rows
+    order = [next(i for i, image in enumerate(whole.images) if np.array_equal(image, kept)) for kept in rest.images]
+    assert order == sorted(order) and np.array_equal(rest.labels, whole.labels[order])
+    assert not np.array_equal(held.images, whole.images[:50])
+    again, other = hold_out(whole, s, ("a",))[1], hold_out(whole, s, ("b",))[1]
+    assert np.array_equal(held.images, again.images) and not np.array_equal(held.images, other.images)
+
+
+def test_of_features_and_their_mirror_images_the_features_are_held_out():
+    rng = np.random.default_rng(0)
+    features = Split(rng.normal(size=(60, 2, 7)).astype(np.float32), rng.integers(0, 5, 60))
+    s = settings(epochs=1, augment=["flip"], stop=Stop(accuracy=1e-9, holdout=20, every=5))
+    rest, held = hold_out(features, s, ("f",))
+    assert rest.images.shape == (40, 2, 7) and held.images.shape == (20, 7)
+    assert all(any(np.array_equal(image, f[0]) for f in features.images) for image in held.images)
+    test = Split(features.images[:, 0], features.labels)
+    assert train(nn.Linear(7, 5), features, test, s, ("f",))[-1]["step"] == 5
+
+
+def test_given_examples_are_the_ones_checked():
+    s = settings(epochs=1, stop=Stop(accuracy=0.01, holdout=40, every=25))
+    model = net()
+    held = Split(np.zeros((40, 1, 8, 8), np.uint8), np.full(40, 3))
+    with torch.no_grad():
+        model[-1].bias[3] = 100.0
+    history = train(model, learnable(200), data(16, 1), s, ("given",), holdout=held)
+    assert history[-1]["holdout_accuracy"] == 1.0 and history[-1]["step"] == 25
+    with pytest.raises(ValueError, match="40 examples are held out, but settings.stop.holdout is 30"):
+        train(
+            model,
+            learnable(200),
+            data(16, 1),
+            s.model_copy(update={"stop": Stop(accuracy=0.5, holdout=30)}),
+            ("given",),
+            holdout=held,
+        )
+
+
+def test_an_accuracy_that_is_never_reached(tmp_path):
+    s, path = settings(epochs=2, lr=1e-6, stop=Stop(accuracy=0.99, holdout=50, every=10)), tmp_path / "checkpoint"
+    errors = []
+    for _ in range(2):  # the second time from the checkpoint
+        with pytest.raises(UserError) as caught:
+            stopped(s, checkpoint=path)
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1] and "\n" not in errors[0]
+    model = net(dropout=0.3)
+    held = hold_out(learnable(250), s, ("seed", "stop"))[1]
+    best = training.evaluate(model, held)["test_accuracy"]
+    assert f"stop.accuracy: 0.99 was not reached in 2 epochs (at best {best:.4f}" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stop": Stop(accuracy=0.5, holdout=250)}, "stop.holdout: 250 of 250 training examples leave none"),
+        ({"stop": Stop(accuracy=0.5, holdout=300)}, "stop.holdout: 300 of 250"),
+        (
+            {"stop": Stop(accuracy=0.5, holdout=245)},
+            "batch_size 8 is larger than the training set of 250, less the 245",
+        ),
+        ({"stop": Stop(accuracy=0.5, holdout=50, every=51)}, "stop.every: 51, but the training has 50 steps"),
+    ],
+)
+def test_a_stop_that_cannot_be(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        stopped(settings(**changes))
+    assert "\n" not in str(caught.value)
+
+
 class Killed(Exception):
     pass
+
+
+def kill(monkeypatch, after):
+    """`train` dies at the end of an epoch, in a test of accuracy on 16 examples; a list that counts them all."""
+    calls = []
+
+    def dying(model, split, *arguments):
+        if len(split) == 16:
+            calls.append(split)
+            if len(calls) == after + 1:
+                raise Killed
+        return evaluate(model, split, *arguments)
+
+    evaluate = training.evaluate
+    monkeypatch.setattr(training, "evaluate", dying)
+    return calls
 
 
 @pytest.mark.parametrize(
@@ -218,33 +443,138 @@ class Killed(Exception):
     [
         ({}, 0.0),
         ({"clip": 0.5, "noise_std": 0.4, "sampling": "poisson", "momentum": 0.8}, 0.0),
-        ({"augment": ("flip", "crop"), "schedule": "one_cycle"}, 0.3),
+        ({"augment": ["flip", "crop"], "schedule": "one_cycle"}, 0.3),
+        ({"clip": 0.5, "momentum": 0.8, "nesterov": True}, 0.3),
+        ({"noise_std": 0.4, "weight_decay": 0.01}, 0.3),
     ],
-    ids=["SGD", "DP-SGD", "dropout and augmentation"],
+    ids=["SGD", "DP-SGD", "dropout and augmentation", "clipping only", "noise only"],
 )
 def test_killed_and_resumed_is_the_same_bytes(tmp_path, monkeypatch, extra, dropout):
     s, path = settings(epochs=5, **extra), tmp_path / "checkpoint"
     torch.manual_seed(1)
     whole, told = trained(s, model=net(dropout=dropout))
     torch.manual_seed(2)  # the global generator is no part of it
-
-    calls = 0
-
-    def dying(*arguments):
-        nonlocal calls
-        calls += 1
-        if calls == 3:
-            raise Killed
-        return evaluate(*arguments)
-
-    evaluate = training.evaluate
-    monkeypatch.setattr(training, "evaluate", dying)
+    calls = kill(monkeypatch, 2)
     with pytest.raises(Killed):
         trained(s, model=net(dropout=dropout), checkpoint=path)
     resumed, again = trained(s, model=net(dropout=dropout), checkpoint=path)
-    assert calls == 3 + 3  # two epochs were not trained again
+    assert len(calls) == 3 + 3  # two epochs were not trained again
     assert again == told
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_stopped_training_resumes_to_the_same_bytes(tmp_path, monkeypatch):
+    s, path = settings(epochs=20, lr=0.1, stop=Stop(**STOP)), tmp_path / "checkpoint"
+    whole, told = stopped(s)
+    assert len(told) > 2
+    calls = kill(monkeypatch, 1)
+    with pytest.raises(Killed):
+        stopped(s, checkpoint=path)
+    for trained_again in (len(told) - 1, 0):  # the second time it has ended already
+        calls.clear()
+        calls += [None] * 9
+        resumed, again = stopped(s, checkpoint=path)
+        assert len(calls) == 9 + trained_again and again == told
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+class Scaled(nn.Module):
+    """A hyperparameter that its repr does not tell, a buffer that its state_dict leaves out."""
+
+    def __init__(self, scale=1.0, offset=0.0):
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("offset", torch.tensor(offset), persistent=False)
+
+    def forward(self, x):
+        return self.scale * x - self.offset
+
+
+def classifier(hidden=(50, 50), dropout=0.1, init=0, scale=1.0, offset=0.5, frozen=False, inplace=False):
+    torch.manual_seed(init)
+    layers, width = [Scaled(scale, offset), nn.Flatten()], 64
+    for units in hidden:
+        layers += [nn.Dropout(dropout), nn.Linear(width, units), nn.ReLU(inplace)]
+        width = units
+    layers[3].requires_grad_(not frozen)
+    return nn.Sequential(*layers, nn.Linear(width, 5))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"init": 1},
+        {"offset": 0.1307},
+        {"scale": 2.0},
+        {"hidden": (50,)},
+        {"hidden": (50, 60)},
+        {"hidden": (50, 50, 50)},
+        {"dropout": 0.2},
+        {"frozen": True},
+        {"inplace": True},
+    ],
+    ids=str,
+)
+def test_checkpoint_of_another_model_is_not_used(tmp_path, monkeypatch, change):
+    s, path = settings(epochs=4, momentum=0.5), tmp_path / "checkpoint"
+    whole, told = trained(s, model=classifier(**change))
+    kill(monkeypatch, 3)
+    with pytest.raises(Killed):
+        trained(s, model=classifier(), checkpoint=path)
+    assert path.exists()
+    found, again = trained(s, model=classifier(**change), checkpoint=path)
+    assert again == told
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_every_buffer_resumes(tmp_path, monkeypatch):
+    """Batches seen, in a buffer that its state_dict leaves out, and running statistics."""
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+        def forward(self, x):
+            if self.training:
+                self.seen += 1
+            return x / (1 + 0.01 * self.seen)
+
+    def build():
+        torch.manual_seed(0)
+        return nn.Sequential(Counting(), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 5))
+
+    s, path, whole, model = settings(epochs=4), tmp_path / "checkpoint", build(), build()
+    trained(s, model=whole)
+    kill(monkeypatch, 2)
+    with pytest.raises(Killed):
+        trained(s, model=build(), checkpoint=path)
+    trained(s, model=model, checkpoint=path)
+    assert whole[0].seen == 20
+    for name, value in whole.named_buffers():
+        assert torch.equal(model.get_buffer(name), value), name
+    for name, value in whole.named_parameters():
+        assert torch.equal(model.get_parameter(name), value), name
+
+
+def test_names_of_a_models_own_do_not_clash_with_the_checkpoints(tmp_path, monkeypatch):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.weight = nn.Parameter(torch.rand(5, 64))
+            self.velocity = nn.Linear(64, 5)
+
+        def forward(self, x):
+            return self.velocity(x.flatten(1)) + x.flatten(1) @ self.weight.T
+
+    s, path = settings(epochs=4, momentum=0.5), tmp_path / "checkpoint"
+    whole, _ = trained(s, model=Named())
+    kill(monkeypatch, 2)
+    with pytest.raises(Killed):
+        trained(s, model=Named(), checkpoint=path)
+    found, _ = trained(s, model=Named(), checkpoint=path)
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
 def damage(path):
@@ -264,7 +594,16 @@ def test_damaged_checkpoint_is_not_used(tmp_path, harm, caplog):
 
 
 @pytest.mark.parametrize(
-    "change", [{"s": settings(epochs=3, lr=0.3)}, {"code": "other"}, {"n": 48}], ids=["lr", "code", "data"]
+    "change",
+    [
+        {"s": settings(epochs=3, lr=0.3)},
+        {"s": settings(epochs=3, clip=0.1)},
+        {"s": settings(epochs=3, noise_std=0.1)},
+        {"code": "other"},
+        {"n": 48},
+        {"stream": ("seed", "other")},
+    ],
+    ids=["lr", "clip", "noise", "code", "data", "stream"],
 )
 def test_checkpoint_of_another_training_is_not_used(tmp_path, change):
     path = tmp_path / "checkpoint"
@@ -273,6 +612,67 @@ def test_checkpoint_of_another_training_is_not_used(tmp_path, change):
     fresh, _ = trained(**arguments)
     other, _ = trained(**arguments, checkpoint=path)
     assert all(torch.equal(other[name], fresh[name]) for name in fresh)
+
+
+def test_checkpoint_of_other_threads_is_not_used(tmp_path, caplog):
+    path, threads = tmp_path / "checkpoint", torch.get_num_threads()
+    trained(settings(), checkpoint=path)
+    try:
+        torch.set_num_threads(threads + 1)
+        with caplog.at_level("INFO"):
+            trained(settings(), checkpoint=path)
+    finally:
+        torch.set_num_threads(threads)
+    assert "starting over" in caplog.text
+
+
+def test_a_flipped_bit_anywhere_is_found(tmp_path, caplog):
+    """The length, every fifth bit of the header, every seventh of the data: a checkpoint is itself or none."""
+    path = tmp_path / "checkpoint"
+    tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.zeros(2, 1), "i": torch.arange(9, dtype=torch.uint8)}
+    checkpoints.save(path, tensors, {"epoch": 1, "text": "\u00e4"}, "me")
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    bits = [*range(64), *range(64, 8 * header, 5), *range(8 * header, 8 * len(content), 7)]
+    same = 0
+    for bit in bits:
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        if (found := checkpoints.load(path, "me")) is not None:  # white space of the header says nothing
+            same += 1
+            assert found[1] == {"epoch": 1, "text": "\u00e4"} and found[0].keys() == tensors.keys()
+            assert all(torch.equal(found[0][n], t) and found[0][n].dtype == t.dtype for n, t in tensors.items())
+    assert same < 0.02 * len(bits)
+    path.write_bytes(content)
+    assert checkpoints.load(path, "me") is not None
+
+
+@pytest.mark.parametrize("length", [0, 4, 8, 60, -1])
+def test_a_checkpoint_cut_short_is_not_used(tmp_path, length, caplog):
+    path = tmp_path / "checkpoint"
+    checkpoints.save(path, {"a": torch.ones(3)}, {}, "me")
+    path.write_bytes(path.read_bytes()[:length])
+    assert checkpoints.load(path, "me") is None
+    assert "damaged" in caplog.text
+
+
+def test_a_digest_tells_names_types_and_shapes_apart():
+    one = checkpoints.digest({"a": torch.zeros(4)})
+    others = [
+        checkpoints.digest(tensors, text)
+        for tensors, text in [
+            ({"b": torch.zeros(4)}, ""),
+            ({"a": torch.zeros(2, 2)}, ""),
+            ({"a": torch.zeros(4, dtype=torch.int32)}, ""),
+            ({"a": torch.tensor([0.0, 0.0, 0.0, -0.0])}, ""),
+            ({"a": torch.zeros(2), "b": torch.zeros(2)}, ""),
+            ({"a": torch.zeros(4)}, "x"),
+        ]
+    ]
+    assert len({one, *others}) == 7
+    assert one == checkpoints.digest({"a": torch.zeros(8)[::2]})
+    assert checkpoints.digest({"a": torch.zeros(2, dtype=torch.bfloat16), "s": torch.tensor(True), "e": torch.zeros(0)})
 
 
 def test_checkpoint_is_whole_or_the_old_one(tmp_path, monkeypatch):
@@ -300,6 +700,36 @@ def test_mechanism():
         "epochs": 50,
     }
     assert settings().mechanism(40)["noise_multiplier"] is None
+
+
+@pytest.mark.parametrize("rule", ["sigma*clip", "sigma"])
+@pytest.mark.parametrize("sampling", ["poisson", "shuffle"])
+def test_epsilon_becomes_the_sigma_that_gives_it(rule, sampling):
+    s = settings(epochs=3, epsilon=2.0, delta=1e-5, clip=0.3, noise=rule, sampling=sampling, momentum=0.5)
+    found = resolve(s, 400)
+    assert found.plain() == s.plain() | {"sigma": found.sigma, "epsilon": None, "delta": None}
+    accounted = {
+        "poisson": lambda multiplier: epsilon(multiplier, 8 / 400, 150, 1e-5),
+        "shuffle": lambda multiplier: shuffle_epsilon(multiplier, 3, 1e-5),
+    }[sampling]
+    multiplier = found.mechanism(400)["noise_multiplier"]
+    assert found.noise_std == pytest.approx(multiplier * 0.3)
+    assert accounted(multiplier) <= 2.0 < accounted(multiplier * (1 - 1.1e-4))
+
+
+def test_without_an_epsilon_there_is_nothing_to_resolve():
+    for s in (settings(), settings(clip=1.0, sigma=1.3)):
+        assert resolve(s, 40) is s
+
+
+def test_an_epsilon_is_resolved_before_training():
+    s = settings(epsilon=2.0, delta=1e-5, clip=1.0)
+    with pytest.raises(ValueError, match="dprobust.privacy.resolve"):
+        trained(s)
+    with pytest.raises(UserError, match="out of reach"):
+        resolve(settings(epsilon=1e-4, delta=1e-5, clip=1.0, sampling="poisson"), 40)
+    with pytest.raises(UserError, match="batch_size 8 is larger than the training set of 4"):
+        resolve(s, 4)
 
 
 def test_bad_input():
