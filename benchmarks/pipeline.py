@@ -15,8 +15,8 @@ TRAIN, EVALUATE = "imports of a training job", "imports of an evaluation"
 IMPORTS = {
     "Python alone": "",
     "import torch": "import torch",
-    TRAIN: "from dprobust import arrays, models, records, seeds, training",
-    EVALUATE: "from dprobust import arrays, models, attacks, inference, records, seeds",
+    TRAIN: "from dprobust import arrays, records, seeds, training; from dprobust.models import networks",
+    EVALUATE: "from dprobust import arrays, attacks, inference, records, seeds; from dprobust.models import networks",
 }
 PAPER, DEMO = "config.yaml (the paper)", "presets/demo.yaml"
 

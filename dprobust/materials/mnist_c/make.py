@@ -14,7 +14,7 @@ from dprobust.corruptions import NAMES, NEEDS, OFFICIAL, corrupt, load_frost_tex
 from dprobust.corruptions.pessimal import pessimal_pattern
 from dprobust.errors import UserError
 from dprobust.files import replaced, write_json
-from dprobust.models import build
+from dprobust.models.networks import build
 from dprobust.recipe import Training
 from dprobust.sources.download import fetch
 from dprobust.sources.file import File
