@@ -15,8 +15,8 @@ TRAIN, EVALUATE = "imports of a training job", "imports of an evaluation"
 IMPORTS = {
     "Python alone": "",
     "import torch": "import torch",
-    TRAIN: "from dprobust import arrays, records, seeds, training; from dprobust.models import networks",
-    EVALUATE: "from dprobust import arrays, attacks, inference, records, seeds; from dprobust.models import networks",
+    TRAIN: "import dprobust.stages.train",
+    EVALUATE: "import dprobust.stages.measure, dprobust.metrics.fgsm.measure",
 }
 PAPER, DEMO = "config.yaml (the paper)", "presets/demo.yaml"
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,11 +22,17 @@ class Split:
             mirror image, float32 (N, 2, F).
         labels: int64 (N,), 0 to classes - 1.
         classes: number of classes, also of those that no example here has; None: not told.
+        shape: (C, H, W) of an image, also where `images` are features of images.
     """
 
     images: np.ndarray
     labels: np.ndarray
     classes: int | None = None
+    shape: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.shape:
+            object.__setattr__(self, "shape", self.images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,7 +43,11 @@ class Split:
         Args:
             index: integers (n,), 0 to N - 1, as `draw` gives them; or a slice.
         """
-        return Split(self.images[index], self.labels[index], self.classes)
+        return Split(self.images[index], self.labels[index], self.classes, self.shape)
+
+    def drawn(self, n: int | None, name: str) -> "Split":
+        """The first `n` examples of a draw (`draw`), in the order that they have here; all of them if `n` is None."""
+        return self.take(np.sort(draw(len(self), n, name)))
 
 
 def draw(total: int, n: int | None, name: str) -> np.ndarray:
@@ -65,7 +75,7 @@ def draw(total: int, n: int | None, name: str) -> np.ndarray:
     return order[:n].astype(np.int64)
 
 
-def save(path: Path, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
+def save(path: Path, images: np.ndarray, labels: np.ndarray, classes: int, shape: Sequence[int] = ()) -> None:
     """Write a split as .npz, which `load` reads; equal arrays are equal bytes.
 
     Args:
@@ -73,16 +83,20 @@ def save(path: Path, images: np.ndarray, labels: np.ndarray, classes: int) -> No
         images: uint8 (N, H, W) or (N, C, H, W), or features, float32 (N, F) or (N, 2, F).
         labels: integers (N,), 0 to classes - 1.
         classes: number of classes.
+        shape: (C, H, W) of the images that features are of.
     """
     with replaced(path) as temporary, temporary.open("wb") as file:
-        pack(file, images, labels, classes)
+        pack(file, images, labels, classes, shape)
 
 
-def pack(file: BinaryIO, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
+def pack(
+    file: BinaryIO, images: np.ndarray, labels: np.ndarray, classes: int, shape: Sequence[int] = ()
+) -> None:
     """Write what `save` writes to an open file. Grey images are kept without their one channel."""
     if images.ndim == 4 and images.shape[1] == 1:
         images = images[:, 0]
-    np.savez(file, images=images, labels=labels, classes=np.int64(classes))
+    told = {"shape": np.array(shape, np.int64)} if shape else {}
+    np.savez(file, images=images, labels=labels, classes=np.int64(classes), **told)
 
 
 def load(path: Path) -> Split:
@@ -99,7 +113,8 @@ def load(path: Path) -> Split:
         raise UserError(f"{path}: {fault}; delete the file to have it made again")
     if images.ndim == 3 and images.dtype == np.uint8:
         images = images[:, None]
-    return Split(images, labels.astype(np.int64), int(classes))
+    shape = tuple(arrays["shape"].tolist()) if "shape" in arrays else ()
+    return Split(images, labels.astype(np.int64), int(classes), shape)
 
 
 def _fault(images: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> str | None:

@@ -182,6 +182,7 @@ class Plan:
         """Training a run, but for the seed."""
         entry, chosen = self.study.dataset(dataset), self.study.run(dataset, run)
         pretraining = key(self.pretrain(dataset)) if entry.pretraining else None
+        solved = ["dprobust.privacy:resolve"] if chosen.training.epsilon is not None else []
         return {
             "training": chosen.training.plain(),
             "model": chosen.model,
@@ -191,7 +192,7 @@ class Plan:
             "sizes": {split: getattr(entry, f"{split}_size") for split in ("train", "test")},
             "unofficial": self.study.unofficial(dataset),
             "device": self.study.settings.device,
-            "code": self.code("train", *self._architecture(chosen.model)),
+            "code": self.code("train", *self._architecture(chosen.model), *solved),
         }
 
     def account(self, dataset: str, run: str) -> Spec:

@@ -17,4 +17,4 @@ def get(spec: Mapping[str, Any], folder: Path, mirrors: Iterable[str], known: Ma
         mirrors: mirrors to try before the source's own.
         known: datasets that extensions bring.
     """
-    sources.prepare(spec["source"], folder, mirrors=mirrors, sha256=spec["sha256"], known=known)
+    sources.prepare(spec["source"], folder, mirrors=mirrors, sha256=spec["sha256"], own=known)

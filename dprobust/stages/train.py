@@ -11,6 +11,7 @@ from dprobust import arrays, records, seeds, training
 from dprobust.models import networks
 from dprobust.precision import full_float32
 from dprobust.recipe import Training
+from dprobust.registry import load
 
 
 def train(
@@ -45,7 +46,9 @@ def train(
     if "features" in inputs:
         networks.load_features(model, inputs["features"])
     trained = (networks.split(model)[1] if "features" in inputs else model).to(device)
-    settings = training.resolve(Training(**spec["training"]), len(data))
+    settings = Training(**spec["training"])
+    if settings.epsilon is not None:  # by its name: what accounts is not what trains a run of a given sigma
+        settings = load("dprobust.privacy").resolve(settings, len(data))
     checkpoint = output.with_name("checkpoint.safetensors")
     history = training.train(trained, data, test, settings, stream, checkpoint, spec["code"])
     networks.save(model, output)
@@ -54,7 +57,7 @@ def train(
         {"model": spec["model"], "training": settings.plain(), "asked": spec["training"], **spec["sizes"]},
         inputs.values(),
         **about,
-        mechanism=settings.mechanism(training.examples(settings, len(data))),
+        mechanism=settings.mechanism(settings.trained_on(len(data))),
         history=history,
         unofficial_data=spec["unofficial"],
         device=str(device),
