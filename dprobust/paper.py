@@ -22,7 +22,7 @@ class Stated(NamedTuple):
         if not self.origin:
             return ""
         left, right = {"printed": "()", "misprint": ("(", "*)"), "computed": "[]"}[self.origin]
-        return f"{left}{self.value:.2f}{right}"
+        return f"{left}{self.value:.2f}{right}".replace("-", "−")
 
 
 class Paper:

@@ -93,7 +93,7 @@ class Plan:
 
     def data_of(self, dataset: str, split: str) -> str:
         """The file with a split of a dataset's images."""
-        return DATA.format(source=sources.slug(self.study.source(dataset)), split=split)
+        return DATA.format(source=sources.slug(self.study.source(dataset), self.registry.sources), split=split)
 
     def _data_key(self, source: str) -> str:
         return key(self._identity(source, self.study.given(source)["sha256"]))
@@ -131,7 +131,7 @@ class Plan:
     def public_examples(self, dataset: str, split: str) -> str:
         """What the convolutions of a dataset's networks are pre-trained on."""
         source = self.study.dataset(dataset).pretraining.dataset
-        return DATA.format(source=sources.slug(source), split=split)
+        return DATA.format(source=sources.slug(source, self.registry.sources), split=split)
 
     def pretrain(self, dataset: str) -> Spec:
         """Pre-training the convolutions for a dataset."""
@@ -165,7 +165,7 @@ class Plan:
         }
 
     def _draw(self, dataset: str, split: str) -> str:
-        return f"{sources.slug(self.study.source(dataset))}/{split}"
+        return f"{sources.slug(self.study.source(dataset), self.registry.sources)}/{split}"
 
     def training_inputs(self, dataset: str, run: str) -> dict[str, str]:
         """What a run is trained on: images, or features of them where the convolutions are pre-trained."""

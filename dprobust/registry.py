@@ -96,10 +96,6 @@ class Registry:
         """display.py of a kind of display."""
         return load(f"{self.displays[name]}.display")
 
-    def model(self, name: str) -> ModuleType:
-        """settings.py of an architecture."""
-        return load(f"{self.models[name]}.settings")
-
     def material(self, name: str) -> ModuleType:
         """settings.py of a material."""
         return load(f"{self.materials[name]}.settings")

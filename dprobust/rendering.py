@@ -112,7 +112,7 @@ def spread(mean: float, std: float, digits: int = 2) -> str:
     """A mean and, where there are several seeds, the standard deviation over them; empty for nan."""
     if pd.isna(mean):
         return ""
-    return f"{mean:.{digits}f}" + ("" if pd.isna(std) else f" ± {std:.{digits}f}")
+    return f"{mean:.{digits}f}".replace("-", "−") + ("" if pd.isna(std) else f" ± {std:.{digits}f}")
 
 
 def less(first: pd.Series, other: pd.Series) -> pd.Series:

@@ -8,7 +8,7 @@ from annotated_types import MaxLen, MinLen
 from pydantic import Discriminator, Field, Tag, ValidationError, create_model
 
 from dprobust.errors import UserError
-from dprobust.models.settings import FactoryModel
+from dprobust.models.settings import FactoryModel, settings_class
 from dprobust.recipe import Dpsgd, Pretraining, Sgd
 from dprobust.registry import Registry
 from dprobust.settings import Count, Fraction, Probability, Settings, Unique
@@ -108,7 +108,7 @@ def study_class(registry: Registry) -> type[StudyBase]:
     for name in registry.metrics:
         metric = registry.metric(name).Metric
         metrics[name] = (metric, Field(default=metric(), description=_doc(metric)))
-    models = {name: registry.model(name).Model for name in registry.models}
+    models = {name: settings_class(name) for name in registry.models}
 
     def architecture(value: Any) -> str:
         name = value.get("name", "lenet") if isinstance(value, dict) else getattr(value, "name", "lenet")

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from dprobust import sources
 from dprobust.errors import UserError
+from dprobust.models.settings import settings_class
 from dprobust.registry import Registry
 from dprobust.runs import Run, expand
 from dprobust.schema import SECTIONS, ConfigError, one_line, study_class, validated
@@ -140,8 +141,10 @@ class Study:
         except ValidationError as error:
             raise ConfigError(f"{key}.runs: {one_line(error, {}).partition(': ')[2]}") from None
         for run in runs:
+            here = f"{key}.runs: {run.name}"
+            self._ask(here, settings_class(run.model["name"])(**run.model).fits, self.facts_of(entry.dataset))
             if run.training:
-                self._check_training(entry.dataset, f"{key}.runs: {run.name}", run.training)
+                self._check_training(entry.dataset, here, run.training)
         return [(entry.dataset, run) for run in runs]
 
     def _network(self, settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,14 +156,7 @@ class Study:
             own = {**settings, **changes}
         elif "normalize" not in changes:
             own["normalize"] = settings.get("normalize")
-        name = own["name"]
-        if ":" in name:
-            from dprobust.models.settings import FactoryModel
-
-            return FactoryModel.model_validate(own).plain()
-        if name not in self.registry.models:
-            raise UserError(f"model.name: found {name!r}, expected one of {', '.join(self.registry.models)}")
-        return self.registry.model(name).Model.model_validate(own).plain()
+        return settings_class(own["name"]).model_validate(own).plain()
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -214,7 +210,7 @@ class Study:
         used = [self.source(name) for name in self.datasets]
         used += [entry.pretraining.dataset for entry in self.datasets.values() if entry.pretraining]
         used += [source for material in self.registry.materials for source in self._made_from(material)]
-        return {sources.slug(source): source for source in used}
+        return {sources.slug(source, self.registry.sources): source for source in used}
 
     def _made_from(self, material: str) -> list[str]:
         """The datasets that a material is made from, which have the names of their folders."""
@@ -301,16 +297,9 @@ class Study:
                 raise ConfigError(f"{here}.pretraining.dataset: {found}")
             if ":" in entry.model.name:
                 raise ConfigError(f"{here}.pretraining: {entry.model.name} has no layer `flatten` to freeze up to")
-        for key, values in entry.model.normalize or {}:
-            if known.shape and len(values) != known.shape[0]:
-                channels = f"but {name} has {known.shape[0]} channels"
-                raise ConfigError(f"{here}.model.normalize.{key}: {len(values)} values, {channels}")
+        self._ask(f"{here}.model", entry.model.fits, known)
         for algorithm, training in entry.training:
             self._check_training(name, f"{here}.training.{algorithm}", training)
-        for metric in self.registry.metrics:
-            check = getattr(self.registry.metric(metric), "check", None)
-            if check:
-                self._ask(f"{here}.metrics.{metric}", check, getattr(entry.metrics, metric), self.facts_of(name))
 
     def _known(self, source: str, key: str) -> Facts:
         try:
@@ -341,13 +330,19 @@ class Study:
             if metric not in self.registry.metrics:
                 raise ConfigError(f"{display.key}.shows: it asks for the metric {metric}, which there is not")
             for dataset in display.datasets:
-                self.needs(dataset, metric)
+                self._check_metric(dataset, metric)
         check = getattr(self.registry.display(display.settings.shows), "check", None)
         if check:
             for dataset in display.datasets:
                 runs = [run for of, run in display.runs if of == dataset]
                 measured = {name: getattr(self.datasets[dataset].metrics, name) for name in display.asks("metrics")}
                 self._ask(display.key, check, display.settings, runs, measured)
+
+    def _check_metric(self, dataset: str, metric: str) -> None:
+        settings = getattr(self.datasets[dataset].metrics, metric)
+        if check := getattr(self.registry.metric(metric), "check", None):
+            self._ask(f"datasets.{dataset}.metrics.{metric}", check, settings, self.facts_of(dataset))
+        self.needs(dataset, metric)
 
     def needs(self, dataset: str, metric: str) -> dict[str, str]:
         """Files that a metric needs besides model and images: key -> path."""

@@ -7,7 +7,8 @@ from makers import runs
 
 from dprobust.displays.privacy.display import Display
 from dprobust.displays.privacy.show import show
-from dprobust.privacy import account
+from dprobust.privacy import account, shuffle_epsilon
+from dprobust.rendering import html, latex
 from dprobust.showing import Given
 
 DELTAS = (1e-6, 1e-5)
@@ -19,10 +20,11 @@ def accounted(run, multiplier, sampling="poisson", dataset="mnist"):
     return [{"dataset": dataset, "run": run} | mechanism | row for row in rows]
 
 
-def made(entries, multipliers, **more):
+def made(entries, multipliers):
     shown = runs(*entries)
     clean = [{"dataset": "mnist", "run": run.name, "seed": s, "metric": "accuracy"} for run in shown for s in (0, 1)]
-    rows = [row for run, multiplier in multipliers.items() for row in accounted(run, multiplier, **more)]
+    pairs = ((run, told if isinstance(told, tuple) else (told,)) for run, told in multipliers.items())
+    rows = [row for run, told in pairs for row in accounted(run, *told)]
     given = Given(runs=shown, records={"clean": pd.DataFrame(clean)}, privacy=pd.DataFrame(rows))
     data, table = show(given, Display(shows="privacy"))
     return data, table
@@ -93,6 +95,14 @@ def test_a_run_with_a_temperature_is_its_bases():
 
 
 def test_another_sampler_has_another_guarantee():
-    _, table = made([{"sigma": 1.3, "clip": 1.0}], {PRIVATE[0]: 1.3}, sampling="shuffle")
-    assert table.loc[0, "sampling"] == "shuffle" and "ε at δ = 1e-06, GDP bound" in table
-    assert "bound for shuffled batches of fixed size" in table.loc[0, "guarantee"]
+    entries = ["sgd", {"sigma": 1.3, "clip": 1.0}, {"sigma": 1.3, "clip": 1.0, "sampling": "shuffle"}]
+    shuffled = runs(*entries)[2].name
+    data, table = made(entries, {"sgd": None, PRIVATE[0]: 1.3, shuffled: (1.3, "shuffle")})
+    bound = "ε at δ = 1e-06, GDP bound"
+    assert list(table["sampling"]) == ["poisson", "poisson", "shuffle"]
+    assert list(table.loc[2, EPSILONS]) == [""] * 4 and table.loc[1, bound] == "" and table.loc[0, bound] == "∞"
+    assert table.loc[2, bound] == f"{shuffle_epsilon(1.3, 1, 1e-6):.2f}"
+    assert "bound for shuffled batches of fixed size" in table.loc[2, "guarantee"]
+    assert "nan" not in html(table).lower()
+    text = latex(table, "Caption.", "tab:x")
+    assert r"\toprule" in text and r"$\varepsilon$ at $\delta$" in text and text.isascii()

@@ -1,10 +1,12 @@
 """Accuracy on corrupted test sets (Table 2): a row a corruption, a column a run, the paper's value beside each."""
 
+import math
+
 import pandas as pd
 
 from dprobust.metrics.corruptions.display import Display
 from dprobust.paper import Paper
-from dprobust.rendering import headings, less
+from dprobust.rendering import headings, less, spread
 from dprobust.showing import Given
 
 OFFICIAL = (
@@ -56,5 +58,5 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
             row = {"corruption": name, "source": sources.get(name, ""), "run": column}
             row |= values.agg(["mean", "min", "max"]).to_dict() | {"seeds": len(values)}
             rows.append(row | {"paper": stated.value, "paper_is": stated.origin})
-            texts[name][titles[column]] = f"{row['mean']:.2f} {stated}".rstrip()
+            texts[name][titles[column]] = f"{spread(row['mean'], math.nan)} {stated}".rstrip()
     return pd.DataFrame(rows), pd.DataFrame.from_dict(texts, orient="index").rename_axis("corruption").reset_index()
