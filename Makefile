@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar paper figures test bench lint format lock clean missing
+.PHONY: help setup demo demo-cifar paper figures test bench lint format lock schema clean missing
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -54,7 +54,7 @@ test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 	@$(PY) -m pytest $(ARGS)
 
 bench: .venv/.bench ## speed against peers, 20 minutes on an idle machine; parts: make bench ARGS="steps attacks"
-	@$(SNAKEMAKE) --quiet all -- data/mnist/train.npz data/mnist/test.npz data/mnist_c/pessimal.npy
+	@$(SNAKEMAKE) --quiet all -- data/mnist/train.npz data/mnist/test.npz data/mnist_c/pessimal.npz
 	@$(PY) -m benchmarks $(ARGS)
 
 .venv/.bench: requirements-bench.txt $(STAMP)
@@ -76,6 +76,10 @@ lock: ## renew requirements.lock from requirements.in
 	@{ sed -n '/^#/p;/^[^#]/q' requirements.lock; \
 	   .venv-lock/bin/python -m pip freeze --exclude pip | grep -v -i -E '^(nvidia|cuda|triton|setuptools)'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock && rm -rf .venv-lock
+
+schema: $(STAMP) ## renew workflow/schemas/config.schema.json from the typed settings
+	@$(PY) -c 'from dprobust.schema import json_schema; print(json_schema(), end="")' > workflow/schemas/.new
+	@mv workflow/schemas/.new workflow/schemas/config.schema.json
 
 clean: ## remove the results and the caches, keep the data and .venv
 	@rm -rf results .snakemake .pytest_cache .ruff_cache

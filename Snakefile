@@ -9,22 +9,29 @@ configfile: f"{workflow.basedir}/config.yaml"
 include: "workflow/rules/common.smk"
 
 
+# What is to be made again follows from params, which hold settings, code and the keys of what a file is made from;
+# file times say nothing.
+inputflags:
+    ancient,
+
+
 wildcard_constraints:
-    study=study.name,
-    dataset="mnist|cifar10|cifar100",
+    study=any_of([study.name]),
+    dataset=any_of(study.datasets),
+    source=any_of(study.sources),
+    material=any_of(study.registry.materials),
+    metric=any_of(study.registry.metrics),
+    item="[a-z_]+",
     split="train|test",
     view="images|mirrored",
-    run=r"sgd|dpsgd_sigma=[0-9.e+-]+_clip=[0-9.e+-]+(_noise=sigma)?",
+    run="[^/]+",
     seed=r"\d+",
-    source="auto|zenodo|generate",
 
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/figures.smk"
-include: "workflow/rules/tables.smk"
-include: "workflow/rules/report.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/show.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -34,25 +41,10 @@ rule all:
     default_target: True
     input:
         f"results/{study.name}/report.html",
+    localrule: True
 
 
 rule models:
     input:
-        every_run(MODEL),
-
-
-rule figures:
-    input:
-        figure_files("pdf"),
-
-
-rule tables:
-    input:
-        table_files("csv"),
-
-
-localrules:
-    all,
-    models,
-    figures,
-    tables,
+        every_model(),
+    localrule: True

@@ -6,17 +6,17 @@ import numpy as np
 
 from benchmarks.data import file
 from benchmarks.harness import Row, Spread, Table, Target, interleave, rows, timed
-from dprobust import datasets
+from dprobust.arrays import load, read_npz
 from dprobust.corruptions import NAMES, NEEDS, corrupt, load_frost_textures
-from dprobust.download import fetch
-from dprobust.mnist_c import FROST, FROST_MIRRORS
+from dprobust.materials.mnist_c.make import FROST, FROST_MIRRORS
+from dprobust.sources.download import fetch
 
 
 def tables(quick: bool) -> Iterator[Table]:
-    path = file("mnist_c/pessimal.npy")
+    path = file("mnist_c/pessimal.npz")
     fetch(FROST, path.parent / "frost", FROST_MIRRORS)
-    needed = {"pattern": np.load(path, allow_pickle=False), "textures": load_frost_textures(path.parent / "frost")}
-    images = datasets.load(file("mnist/test.npz")).images[: 500 if quick else None, 0]
+    needed = {"pattern": read_npz(path)["pattern"], "textures": load_frost_textures(path.parent / "frost")}
+    images = load(file("mnist/test.npz")).images[: 500 if quick else None, 0]
     yield sets(images, needed, rounds=1 if quick else 3)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dprobust import datasets, models, training
+from dprobust import arrays, training
 from dprobust.errors import UserError
+from dprobust.models import networks as models
 from dprobust.recipe import Training
 
 DATA = Path(__file__).parents[1] / "data"
@@ -22,15 +23,15 @@ def file(name: str) -> Path:
 
 def test_images(n: int) -> tuple[Tensor, Tensor]:
     """The first test images, float32 (n, 1, 28, 28) in [0, 1], and their labels."""
-    data = datasets.load(file("mnist/test.npz")).first(n)
+    data = arrays.load(file("mnist/test.npz")).take(slice(n))
     return models.unit(torch.from_numpy(data.images)), torch.from_numpy(data.labels)
 
 
 @lru_cache(maxsize=1)
 def trained_lenet(n: int) -> nn.Module:
     """The study's LeNet after an epoch of SGD over n training images, in the memory format of the study's jobs."""
-    model = models.build("lenet", {"mean": [0.1307], "std": [0.3081]}, hidden=[500])
-    train, test = (datasets.load(file(f"mnist/{name}.npz")) for name in ("train", "test"))
+    model = models.build({"name": "lenet", "normalize": {"mean": [0.1307], "std": [0.3081]}}, (1, 28, 28), 10)
+    train, test = (arrays.load(file(f"mnist/{name}.npz")) for name in ("train", "test"))
     settings = Training(epochs=1, batch_size=64, lr=0.05, momentum=0.5)
-    training.train(model, train.first(n), test.first(100), settings, ("benchmark",))
+    training.train(model, train.take(slice(n)), test.take(slice(100)), settings, ("benchmark",))
     return model.eval().to(memory_format=torch.channels_last)

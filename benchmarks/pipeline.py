@@ -15,8 +15,8 @@ TRAIN, EVALUATE = "imports of a training job", "imports of an evaluation"
 IMPORTS = {
     "Python alone": "",
     "import torch": "import torch",
-    TRAIN: "from dprobust import datasets, models, records, seeds, training",
-    EVALUATE: "from dprobust import datasets, models, attacks, inference, records, seeds",
+    TRAIN: "import dprobust.stages.train",
+    EVALUATE: "import dprobust.stages.measure, dprobust.metrics.fgsm.measure",
 }
 PAPER, DEMO = "config.yaml (the paper)", "presets/demo.yaml"
 

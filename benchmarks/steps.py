@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.harness import Row, Spread, Table, Target, check, distance, interleave, ratio, rows, timed
-from dprobust import models
 from dprobust.dpsgd import ENGINES
+from dprobust.models import networks as models
 
 ROOT = Path(__file__).parents[1]
 CLIP, NOISE, LR = 1.0, 1.3, 0.05
@@ -50,7 +50,8 @@ class Functions(nn.Module):
 
 
 def lenet(channels: tuple[int, int] = (20, 50), hidden: tuple[int, ...] = (500, 500)) -> nn.Module:
-    return models.build("lenet", channels=channels, hidden=hidden)
+    settings = {"name": "lenet", "channels": list(channels), "hidden": list(hidden)}
+    return models.build(settings, (1, 28, 28), 10)
 
 
 def functions() -> nn.Module:

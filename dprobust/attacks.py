@@ -22,6 +22,7 @@ from dprobust.inference import (
     check_count,
     check_images,
     check_size,
+    classes,
     input_gradient,
     map_batches,
 )
@@ -63,12 +64,43 @@ LOSSES: Mapping[str, Loss] = MappingProxyType(
 class FgsmCurve(NamedTuple):
     """FGSM over a grid of eps, per image."""
 
+    predicted: Tensor
+    """(N, len(eps_grid)): class of the adversarial image, uint8; int16 where there are more than 256."""
     correct: Tensor
-    """bool (N, len(eps_grid)): the prediction on the adversarial image is still right."""
+    """bool (N, len(eps_grid)): that class is still the right one."""
+    gradient_norm: Tensor
+    """float32 (N,): l2 norm of the loss gradient with respect to the clean image."""
     saturated: Tensor
     """bool (N,): softmax in float32 gives the true class of the clean image a probability of exactly 1."""
     zero_gradient: Tensor
     """bool (N,): every entry of the loss gradient is exactly 0, so that FGSM leaves the image as it is."""
+
+
+class PgdRecord(NamedTuple):
+    """What `pgd_record` has seen, per image."""
+
+    predicted: Tensor
+    """(N, len(steps)): class after each recorded step, uint8; int16 where there are more than 256."""
+    loss: Tensor
+    """float32 (N, len(steps)): the attacked loss there."""
+    first: Tensor
+    """int64 (N,): first step of any restart after which the class is wrong; 0 if it is at the start (the image itself,
+    or a random one), the largest of the steps plus 1 if it never is."""
+    images: Tensor
+    """(N, C, H, W): after the last step, of x's dtype."""
+
+
+class PgdIterations(NamedTuple):
+    """Outcome of `pgd_iterations`, per image."""
+
+    first: Tensor
+    """int64 (N,): steps until the class is first wrong; 0 if it is from the start, steps + 1 if never."""
+    predicted: Tensor
+    """(N,): the class there, of an image never fooled the right one; uint8, int16 where there are more than 256."""
+    loss: Tensor
+    """float32 (N,): the attacked loss there, of an image never fooled after the last step."""
+    images: Tensor
+    """(N, C, H, W): the image there, of x's dtype."""
 
 
 def fgsm(model: nn.Module, x: Tensor, y: Tensor, eps: float, loss: str = "ce", batch_size: int = 256) -> Tensor:
@@ -97,9 +129,13 @@ def fgsm_curve(
     def curve(x: Tensor, y: Tensor) -> FgsmCurve:
         gradient, logits = input_gradient(model, LOSSES[loss], x, y)
         direction = gradient.sign()
-        correct = [model(_project(x + eps * direction, x, eps)).argmax(1) == y for eps in eps_grid]
+        predicted = torch.stack([classes(model(_project(x + eps * direction, x, eps))) for eps in eps_grid], 1)
+        # In float64: the squares of a small gradient would vanish.
+        norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64)
         return FgsmCurve(
-            torch.stack(correct, 1),
+            predicted,
+            predicted == y[:, None],
+            norm.float(),
             _true(logits.float().softmax(1), y) == 1,
             (direction == 0).flatten(1).all(1),
         )
@@ -136,56 +172,65 @@ def pgd(
     return map_batches(model, images, batch_size, x, y, start)[0]
 
 
-def pgd_trajectory(
+def pgd_record(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     eps: float,
     alpha: float,
-    steps: int,
+    steps: Sequence[int],
     loss: str = "ce",
-    random_start: bool = False,
+    restarts: int = 1,
     generator: torch.Generator | None = None,
     batch_size: int = 256,
-) -> Tensor:
-    """Whether each image is classified right after each step of `pgd` (same arguments): bool (N, steps + 1).
+) -> PgdRecord:
+    """What `pgd` does to each image, seen after some numbers of steps of one run to the largest of them.
 
-    Column t is the state at step t, column 0 the start. One run to 40 steps thus holds the accuracy at 30 and
-    at 40 (Table 1), and by `first_adversarial_step` the iterations to the first adversarial class (Fig 4).
+    x, y, eps, alpha, loss as in `pgd`; steps: each >= 0, the largest >= 1, where 0 is the start. Without a generator
+    the start is x. With one it is uniform in the ball, drawn anew for each of the restarts, and what is told of an
+    image at a recorded step is of its worst restart there: one that has it wrong if any has, and among those the one of
+    the highest loss. An image is thus right only where every restart leaves it right. Raises ValueError on arguments
+    that do not fit.
     """
-    _check_pgd(model, x, y, eps, alpha, steps, loss)
-    start = _random_start(x, eps, generator) if random_start else x
-
-    def trajectory(x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor]:
-        images, correct = _ascend(model, x, y, start, eps, alpha, steps, loss)
-        return (torch.stack([*correct, model(images).argmax(1) == y], 1),)
-
-    return map_batches(model, trajectory, batch_size, x, y, start)[0]
-
-
-def pgd_worst_case(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    eps: float,
-    alpha: float,
-    steps: int,
-    restarts: int,
-    generator: torch.Generator,
-    loss: str = "ce",
-    batch_size: int = 256,
-) -> Tensor:
-    """`pgd_trajectory` from several random starts: right only where every restart is, bool (N, steps + 1)."""
+    last = max(steps, default=0)
+    _check_pgd(model, x, y, eps, alpha, last, loss)
     check_count("restarts", restarts)
-    runs = (pgd_trajectory(model, x, y, eps, alpha, steps, loss, True, generator, batch_size) for _ in range(restarts))
-    correct = next(runs)
-    for run in runs:
-        correct &= run
-    return correct
+    if min(steps) < 0:
+        raise ValueError(f"steps must be whole numbers >= 0, found {min(steps)}")
+    if restarts > 1 and generator is None:
+        raise ValueError("restarts need a generator for their random starts, found none")
+
+    def record(x: Tensor, y: Tensor, start: Tensor) -> PgdRecord:
+        images, before = _ascend(model, x, y, start, eps, alpha, last, loss)
+        logits = torch.stack([*before, model(images)], 1)
+        predicted = classes(logits)
+        first = first_adversarial_step(predicted == y[:, None])
+        seen = logits[:, steps]
+        values = LOSSES[loss](seen.flatten(0, 1), y.repeat_interleave(len(steps))).view(seen.shape[:2])
+        return PgdRecord(predicted[:, steps], values.float(), first, images)
+
+    worst = None
+    for _ in range(restarts):
+        start = x if generator is None else _random_start(x, eps, generator)
+        found = PgdRecord(*map_batches(model, record, batch_size, x, y, start))
+        worst = found if worst is None else _worse(worst, found, y, int(torch.tensor(steps).argmax()))
+    return worst
+
+
+def _worse(one: PgdRecord, other: PgdRecord, y: Tensor, last: int) -> PgdRecord:
+    """Of two restarts the worse for each image and recorded step; its images at the last step, the column `last`."""
+    fooled, also = one.predicted != y[:, None], other.predicted != y[:, None]
+    take = (also & ~fooled) | ((also == fooled) & (other.loss > one.loss))
+    return PgdRecord(
+        other.predicted.where(take, one.predicted),
+        other.loss.where(take, one.loss),
+        torch.minimum(one.first, other.first),
+        other.images.where(take[:, last, None, None, None], one.images),
+    )
 
 
 def first_adversarial_step(correct: Tensor) -> Tensor:
-    """First wrong column of each row of `pgd_trajectory`, int64 (N,): 0 if wrong at the start, T + 1 if never
+    """First wrong column of each row, a column a step from 0 to T, int64 (N,): 0 if wrong at the start, T + 1 if never
     fooled in the T steps recorded."""
     never = correct.new_zeros(len(correct), 1)
     return torch.cat([correct, never], 1).byte().argmin(1)
@@ -200,41 +245,51 @@ def pgd_iterations(
     steps: int,
     loss: str = "ce",
     batch_size: int = 256,
-) -> Tensor:
-    """PGD steps from x to the first adversarial class (Fig 4), int64 (N,): 0 if already wrong, steps + 1 if
-    never fooled. Arguments as in `pgd`.
+) -> PgdIterations:
+    """PGD steps from x to the first adversarial class (Fig 4). Arguments as in `pgd`.
 
-    The value of `first_adversarial_step` for less work: an image leaves its batch once it is fooled.
+    `first` is the value of `pgd_record` for less work: an image leaves its batch once it is fooled.
     """
     _check_pgd(model, x, y, eps, alpha, steps, loss)
 
-    def iterations(x: Tensor, y: Tensor) -> tuple[Tensor]:
+    def iterations(x: Tensor, y: Tensor) -> PgdIterations:
         first = torch.full_like(y, steps + 1)
         index = torch.arange(len(y), device=y.device)
-        images = x
+        images, final = x, x.clone()
         for step in range(steps + 1):
-            gradient, logits = input_gradient(model, LOSSES[loss], images, y)
-            right = logits.argmax(1) == y
+            if step < steps:
+                gradient, logits = input_gradient(model, LOSSES[loss], images, y)
+            else:
+                logits = model(images)
+            predicted = classes(logits)
+            if step == 0:
+                reached = predicted.clone()
+                values = torch.empty(len(y), device=y.device)
+            right = predicted == y
             first[index[~right]] = step
-            if not right.any():
+            done = ~right if step < steps else torch.ones_like(right)
+            at = index[done]
+            reached[at], final[at] = predicted[done], images[done]
+            values[at] = LOSSES[loss](logits[done], y[done]).float()
+            if done.all():
                 break
             x, y, images, index, gradient = (t[right] for t in (x, y, images, index, gradient))
             images = _project(images + alpha * gradient.sign(), x, eps)
-        return (first,)
+        return PgdIterations(first, reached, values, final)
 
-    return map_batches(model, iterations, batch_size, x, y)[0]
+    return PgdIterations(*map_batches(model, iterations, batch_size, x, y))
 
 
 def _ascend(
     model: nn.Module, x: Tensor, y: Tensor, start: Tensor, eps: float, alpha: float, steps: int, loss: str
 ) -> tuple[Tensor, list[Tensor]]:
-    """Images after the last step, and for each step whether the prediction before it was right."""
-    images, correct = start, []
+    """Images after the last step, and the logits before each step."""
+    images, before = start, []
     for _ in range(steps):
         gradient, logits = input_gradient(model, LOSSES[loss], images, y)
-        correct.append(logits.argmax(1) == y)
+        before.append(logits)
         images = _project(images + alpha * gradient.sign(), x, eps)
-    return images, correct
+    return images, before
 
 
 def _project(images: Tensor, x: Tensor, eps: float) -> Tensor:

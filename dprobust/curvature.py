@@ -24,16 +24,21 @@ import torch
 from torch import Tensor, nn
 
 from dprobust.attacks import LOSSES, log_odds_against
+from dprobust.errors import UserError
 from dprobust.inference import (
+    at_rest,
     check_choice,
     check_count,
     check_images,
+    home,
     input_gradient,
     logit_differences,
     map_batches,
 )
 
 METHODS = ("auto", "gauss_newton", "full")
+HESSIANS = 2**25
+"""Entries of whole Hessians, float64, that are held at a time: 256 MiB."""
 
 
 class CurvatureProfile(NamedTuple):
@@ -43,6 +48,12 @@ class CurvatureProfile(NamedTuple):
     """(N, k): the k largest, descending."""
     confidence_free: Tensor
     """(N,): the largest one divided by p_1 p_2."""
+    p1: Tensor
+    """(N,): the largest class probability."""
+    p2: Tensor
+    """(N,): the second largest."""
+    correct: Tensor
+    """bool (N,): p_1 is that of the label."""
 
 
 def curvature_profile(
@@ -65,12 +76,14 @@ def curvature_profile(
     check_count("k", k)
     if k > x[0].numel():
         raise ValueError(f"k must be at most the {x[0].numel()} input dimensions, found {k}")
-    model = copy.deepcopy(model).double()
+    model = _in_float64(model, x)
+    few = max(1, HESSIANS // x[0].numel() ** 2)
 
     def profile(x: Tensor, y: Tensor) -> CurvatureProfile:
         if method == "full" or (method == "auto" and _logits_curve(model, x)):
-            return _full_profile(model, x, y, k)
-        return _gauss_newton_profile(model, x, k)
+            parts = [_full_profile(model, *part, k) for part in zip(x.split(few), y.split(few), strict=True)]
+            return CurvatureProfile(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return _gauss_newton_profile(model, x, y, k)
 
     return CurvatureProfile(*map_batches(model, profile, batch_size, x.double(), y))
 
@@ -99,7 +112,7 @@ def finite_difference_curvature(
     check_images(model, x, y)
     if not all(math.isfinite(distance) and distance > 0 for distance in h) or len(h) == 0:
         raise ValueError(f"h must hold finite numbers > 0, found {list(h)}")
-    model = copy.deepcopy(model).double()
+    model = _in_float64(model, x)
 
     def gradients(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         # grad L is 1 - p_y times the gradient of the log-odds, whose sign is the same and does not underflow.
@@ -114,6 +127,23 @@ def finite_difference_curvature(
         return (torch.stack(changes, 1),)
 
     return map_batches(model, curvature, batch_size, x.double(), y)[0]
+
+
+def _in_float64(model: nn.Module, x: Tensor) -> nn.Module:
+    """A copy of a model in float64.
+
+    Raises:
+        UserError: it holds float32 constants, as frozen TorchScript does, and cannot be had in float64.
+    """
+    with torch.no_grad():  # the copy of TorchScript would else be a step in a graph
+        model = copy.deepcopy(model).double()
+    try:
+        with at_rest(model), torch.no_grad():
+            model(x[:1].double().to(home(model, x)))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"curvature is computed in float64, which the network does not take ({reason})") from error
+    return model
 
 
 def _logits_curve(model: nn.Module, x: Tensor) -> bool:
@@ -131,11 +161,13 @@ def _logits_curve(model: nn.Module, x: Tensor) -> bool:
     return product is not None and not (product == 0).all()
 
 
-def _gauss_newton_profile(model: nn.Module, x: Tensor, k: int) -> CurvatureProfile:
-    differences, gradients = logit_differences(model, x, model(x).argmax(1))
+def _gauss_newton_profile(model: nn.Module, x: Tensor, y: Tensor, k: int) -> CurvatureProfile:
+    predicted = model(x).argmax(1)
+    differences, gradients = logit_differences(model, x, predicted)
     log_p1 = -differences.exp().sum(1, keepdim=True).log1p()
     log_p = log_p1 + differences
-    log_p1_p2 = log_p1 + log_p.amax(1, keepdim=True)
+    log_p2 = log_p.amax(1, keepdim=True)
+    log_p1_p2 = log_p1 + log_p2
     c = gradients.flatten(2)
     mean = log_p.exp()[:, None] @ c / (1 + (log_p1 / 2).exp()[..., None])
     # B / sqrt(p_1 p_2): its entries neither underflow nor overflow however small p_2 is.
@@ -144,7 +176,9 @@ def _gauss_newton_profile(model: nn.Module, x: Tensor, k: int) -> CurvatureProfi
     eigenvalues = spectrum.new_zeros(len(x), k)
     nonzero = min(k, spectrum.shape[1])
     eigenvalues[:, :nonzero] = (spectrum * log_p1_p2.exp())[:, :nonzero]
-    return CurvatureProfile(eigenvalues, spectrum[:, 0])
+    return CurvatureProfile(
+        eigenvalues, spectrum[:, 0], log_p1.squeeze(1).exp(), log_p2.squeeze(1).exp(), predicted == y
+    )
 
 
 def _full_profile(model: nn.Module, x: Tensor, y: Tensor, k: int) -> CurvatureProfile:
@@ -157,5 +191,8 @@ def _full_profile(model: nn.Module, x: Tensor, y: Tensor, k: int) -> CurvaturePr
             for column in gradient.flatten(1).unbind(1)
         ]
     eigenvalues = torch.linalg.eigvalsh(torch.stack(rows, 1)).flip(1)[:, :k]
-    log_p1_p2 = logits.detach().log_softmax(1).topk(2).values.sum(1)
-    return CurvatureProfile(eigenvalues, eigenvalues[:, 0] * (-log_p1_p2).exp())
+    logits = logits.detach()
+    log_p = logits.log_softmax(1).topk(2).values
+    return CurvatureProfile(
+        eigenvalues, eigenvalues[:, 0] * (-log_p.sum(1)).exp(), *log_p.exp().unbind(1), logits.argmax(1) == y
+    )

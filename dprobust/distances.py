@@ -14,6 +14,8 @@ from dprobust.inference import (
     check_count,
     check_images,
     check_size,
+    classes,
+    compact,
     logit_differences,
     map_batches,
 )
@@ -21,6 +23,8 @@ from dprobust.inference import (
 ORDER = {"l2": 2, "linf": torch.inf}
 DUAL_ORDER = {"l2": 2, "linf": 1}
 """The q of Eq. 4: the order of the gradient norm for a distance in each norm."""
+HALVINGS = 16
+"""Of the last step of DeepFool: the boundary is found to 1.5e-5 of it."""
 
 
 class BoundaryDistances(NamedTuple):
@@ -37,19 +41,29 @@ class BoundaryDistances(NamedTuple):
     linf_signed: Tensor
     correct: Tensor
     """bool (N,): no other logit is larger than the true one."""
+    l2_class: Tensor
+    """(N,): the class k of the minimum for `l2`, uint8; int16 where there are more than 256."""
+    linf_class: Tensor
+    """(N,): likewise for `linf`."""
+    predicted: Tensor
+    """(N,): class of the image, of the same type."""
 
 
 class DeepFool(NamedTuple):
     """Outcome of `deepfool`, per image."""
 
     images: Tensor
-    """(N, C, H, W): the last iterate, adversarial where `fooled`."""
+    """(N, C, H, W): the boundary point, adversarial by a hair where `fooled`, else the last iterate."""
     distance: Tensor
     """(N,): norm of the perturbation; 0 where already misclassified, infinite where not fooled."""
+    landing: Tensor
+    """(N,): likewise before the last step is cut back to the boundary, as Algorithm 2 itself ends."""
     iterations: Tensor
     """int64 (N,): linearisations used."""
     fooled: Tensor
     """bool (N,): the prediction on `images` is wrong."""
+    predicted: Tensor
+    """(N,): that prediction, uint8; int16 where there are more than 256 classes."""
 
 
 def boundary_distances(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 64) -> BoundaryDistances:
@@ -63,8 +77,19 @@ def boundary_distances(model: nn.Module, x: Tensor, y: Tensor, batch_size: int =
     def distances(x: Tensor, y: Tensor) -> BoundaryDistances:
         differences, gradients = logit_differences(model, x, y)
         l2, linf = (_quotients(-differences, gradients, norm) for norm in ("l2", "linf"))
+        nearest = [quotients.abs().min(1) for quotients in (l2, linf)]
+        correct, count = differences.amax(1) <= 0, differences.shape[1] + 1
+        *others, highest = (
+            compact((y + 1 + column) % count, count)
+            for column in (nearest[0].indices, nearest[1].indices, differences.argmax(1))
+        )
         return BoundaryDistances(
-            l2.abs().amin(1), linf.abs().amin(1), l2.amin(1), linf.amin(1), differences.amax(1) <= 0
+            *(minimum.values for minimum in nearest),
+            l2.amin(1),
+            linf.amin(1),
+            correct,
+            *others,
+            compact(y, count).where(correct, highest),
         )
 
     return BoundaryDistances(*map_batches(model, distances, batch_size, x, y))
@@ -87,17 +112,21 @@ def deepfool(
 ) -> DeepFool:
     """DeepFool (Moosavi-Dezfooli et al. 2016, Algorithm 2) in the "l2" or "linf" norm, over all K classes.
 
-    Steps to the nearest linearised boundary add up to r until x + (1 + overshoot) r is misclassified.
-    x and y as in `boundary_distances`; max_iterations >= 1; overshoot >= 0. Raises ValueError on arguments
-    that do not fit.
+    Steps to the nearest linearised boundary add up to r until x + (1 + overshoot) r is misclassified. That lies past
+    the boundary, not equally far for every network, so the last step is then bisected, and what is told is of the
+    nearest point on it found misclassified. x and y as in `boundary_distances`; max_iterations >= 1; overshoot >= 0.
+    Raises ValueError on arguments that do not fit.
     """
     check_images(model, x, y)
     check_choice("norm", norm, ORDER)
     check_count("max_iterations", max_iterations)
     check_size("overshoot", overshoot)
 
+    def length(images: Tensor, x: Tensor) -> Tensor:
+        return torch.linalg.vector_norm((images - x).flatten(1), ORDER[norm], dim=1)
+
     def search(x: Tensor, y: Tensor) -> DeepFool:
-        images, total = x.clone(), torch.zeros_like(x)
+        images, before, total = x.clone(), x.clone(), torch.zeros_like(x)
         iterations = torch.zeros_like(y)
         active = torch.arange(len(y), device=y.device)
         for _ in range(max_iterations):
@@ -114,12 +143,32 @@ def deepfool(
             # An image may land on a boundary to the last bit: the floor takes it across.
             step = distance.clamp_min(1e-6)[:, None] * direction
             total[active] += step.view_as(x[active])
+            before[active] = images[active]
             images[active] = x[active] + (1 + overshoot) * total[active]
+        # In batches of one size from here on: another size may round otherwise, and so near the boundary that tells.
         fooled = model(images).argmax(1) != y
-        distance = torch.linalg.vector_norm((images - x).flatten(1), ORDER[norm], dim=1)
-        return DeepFool(images, distance.where(fooled, torch.inf), iterations, fooled)
+        landing = length(images, x).where(fooled, torch.inf)
+        images = _boundary(model, before, images, y, fooled & (iterations > 0))
+        predicted = classes(model(images))
+        return DeepFool(images, length(images, x).where(fooled, torch.inf), landing, iterations, fooled, predicted)
 
     return DeepFool(*map_batches(model, search, batch_size, x, y))
+
+
+def _boundary(model: nn.Module, inside: Tensor, outside: Tensor, y: Tensor, chosen: Tensor) -> Tensor:
+    """For the chosen images the point nearest to `inside`, on the way to the misclassified `outside`, that bisection
+    finds misclassified; `outside` for the others."""
+    if not chosen.any():
+        return outside
+    low, high = (torch.full_like(outside[:, :1, :1, :1], share) for share in (0.0, 1.0))
+    found = outside
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        images = torch.lerp(inside, outside, middle)
+        wrong = (model(images).argmax(1) != y)[:, None, None, None]
+        high, low = middle.where(wrong, high), low.where(wrong, middle)
+        found = images.where(wrong & chosen[:, None, None, None], found)
+    return found
 
 
 def _quotients(margins: Tensor, gradients: Tensor, norm: str) -> Tensor:

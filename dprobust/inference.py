@@ -1,11 +1,12 @@
 """Shared ground of the robustness metrics: a model at rest, checked inputs, bounded batches, input gradients.
 
 A classifier here is any `nn.Module` that maps float images (N, C, H, W) in [0, 1] to logits (N, K); input
-normalisation lives inside it. Images and model may be on different devices: batches travel to the model.
-Convolutions follow the memory format of model and images, and on a CPU channels_last is faster: convert the
-model once, `model.to(memory_format=torch.channels_last)`.
+normalisation lives inside it. It may have no parameters, as frozen TorchScript has none. Images and model may be on
+different devices: batches travel to the model. Convolutions follow the memory format of model and images, and on a CPU
+channels_last is faster: convert the model once, `model.to(memory_format=torch.channels_last)`.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,9 +21,11 @@ from dprobust.layers import quick
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
     """Hold a model in evaluation mode without parameter gradients, and restore it after."""
-    modes = [(module, module.training) for module in model.modules()]
+    # Flag by flag: frozen TorchScript has no `training`, an exported program no `eval()`.
+    training = [module for module in model.modules() if getattr(module, "training", False)]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
+    for module in training:
+        module.training = False
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
@@ -31,8 +34,13 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True
+
+
+def home(model: nn.Module, x: Tensor) -> torch.device:
+    """The device of a model: of its first parameter or buffer, and of the images `x` if it has neither."""
+    return next(itertools.chain(model.parameters(), model.buffers()), x).device
 
 
 def map_batches(
@@ -47,14 +55,23 @@ def map_batches(
     batch at a time. Runs without gradient: `function` asks for what it needs (`input_gradient`).
     """
     check_count("batch_size", batch_size)
-    home = tensors[0].device
-    device = next(model.parameters(), tensors[0]).device
+    back, device = tensors[0].device, home(model, tensors[0])
     slices = math.ceil(len(tensors[0]) / batch_size)
     parts = []
     with at_rest(model), torch.no_grad():
         for batch in zip(*(tensor.tensor_split(slices) for tensor in tensors), strict=True):
-            parts.append([result.to(home) for result in function(*(part.to(device) for part in batch))])
+            parts.append([result.to(back) for result in function(*(part.to(device) for part in batch))])
     return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+
+def compact(values: Tensor, count: int) -> Tensor:
+    """Whole numbers from 0 to count - 1 in a small type: uint8, int16 where count is above 256, int32 above 32,768."""
+    return values.to(torch.uint8 if count <= 256 else torch.int16 if count <= 32_768 else torch.int32)
+
+
+def classes(logits: Tensor) -> Tensor:
+    """Class of the largest logit along the last axis, in the type of `compact`."""
+    return compact(logits.argmax(-1), logits.shape[-1])
 
 
 def predict(model: nn.Module, x: Tensor, batch_size: int = 256) -> Tensor:
@@ -102,7 +119,7 @@ def check_images(model: nn.Module, x: Tensor, y: Tensor) -> None:
     if parameter.dtype != x.dtype:
         raise ValueError(f"x is {x.dtype}, the model's parameters are {parameter.dtype}")
     with at_rest(model), torch.no_grad():
-        logits = model(x[:1].to(parameter.device))
+        logits = model(x[:1].to(home(model, x)))
     if logits.ndim != 2 or len(logits) != 1 or logits.shape[1] < 2:
         raise ValueError(f"the model must return logits (1, K), K >= 2, for one image, found {tuple(logits.shape)}")
     if y.amin() < 0 or y.amax() >= logits.shape[1]:

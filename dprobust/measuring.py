@@ -1,11 +1,15 @@
 """What a metric is given and gives back. A metric is a folder: settings.py (`Metric`), measure.py (`measure`)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
+
+RESERVED = ("index", "label")
+"""Arrays that every record has besides the metric's own: of `Images`, the places in the test set and the labels."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,11 @@ class Images:
 
 
 class Measured:
-    """What a metric has measured: rows of the record (CSV) and an array for every image (npz)."""
+    """What a metric has measured: rows of the record (CSV), and arrays that keep it image by image (npz)."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self.arrays: dict[str, Tensor] = {}
+        self.arrays: dict[str, np.ndarray] = {}
 
     def add(self, metric: str, values: Tensor, **parameters: Any) -> None:
         """Add the mean of booleans or numbers, one an image, with the parameters it belongs to."""
@@ -47,6 +51,14 @@ class Measured:
         lists = {name: column.tolist() if hasattr(column, "tolist") else column for name, column in columns.items()}
         self.rows += [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
-    def keep(self, name: str, values: Tensor) -> None:
-        """Keep an array, its last axis the images unless its name says otherwise (see the metric's docstring)."""
-        self.arrays[name] = values.detach().cpu()
+    def keep(self, name: str, values: Tensor | Sequence[str] | Sequence[float]) -> None:
+        """Keep an array in the type it has, or a list of texts or numbers that names the places along an axis.
+
+        The last axis is the images', those of `index`, unless the metric's docstring says otherwise.
+        """
+        if name in RESERVED or name in self.arrays:
+            raise ValueError(f"array {name} is there already")
+        array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        if array.dtype.kind not in "biufU":
+            raise ValueError(f"array {name} has type {array.dtype}, which an npz does not hold as it is")
+        self.arrays[name] = array

@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 
 from dprobust.errors import UserError
+from dprobust.recipe import Training
 
 ACCOUNTANTS = ("rdp", "prv")
 PRECISION = 1e-4
@@ -244,3 +245,24 @@ def account(
         for d in deltas
         for accountant in ACCOUNTANTS
     ]
+
+
+def resolve(settings: Training, n: int) -> Training:
+    """The settings with `epsilon` turned into the sigma that gives it (`noise_multiplier`).
+
+    Args:
+        settings: as `dprobust.training.train` takes them, but for an `epsilon`; without one they come back as they are.
+        n: size of the training set.
+
+    Raises:
+        UserError: no noise gives that epsilon, or a batch is larger than the training set.
+    """
+    if settings.epsilon is None:
+        return settings
+    if settings.batch_size > n:
+        raise UserError(f"batch_size {settings.batch_size} is larger than the training set of {n}; use a smaller one")
+    asked = settings.model_copy(update={"epsilon": None}).mechanism(n)
+    del asked["noise_multiplier"]
+    multiplier = noise_multiplier(settings.epsilon, settings.delta, **asked)
+    sigma = multiplier if settings.noise == "sigma*clip" else multiplier * settings.clip
+    return Training(**(settings.model_dump() | {"sigma": sigma, "epsilon": None, "delta": None}))

@@ -36,8 +36,8 @@ class Common(Settings):
     weight_decay: NonNegative = 0.0
     """Factor of the parameters in the gradient (l2 regularisation)."""
     schedule: Literal["constant", "one_cycle"] = "constant"
-    """Learning rate over the steps - constant, or linear from 0 to lr in the first fifth and back to 0 along a cosine
-    (one_cycle)."""
+    """Learning rate over the steps - constant, or linear from 0 to lr in the first fifth and back to 0 along a
+    cosine."""
     augment: Annotated[list[Literal["flip", "crop"]], Unique] = []
     """Random changes of each image in each step - flip it left to right, crop a window of the image padded by 4 pixels.
     Heads on frozen features can flip only."""

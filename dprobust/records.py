@@ -5,15 +5,19 @@ Columns: dataset, run, seed, metric, the metric's parameters, n (examples measur
 
 import platform
 import subprocess
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from dprobust.errors import UserError
 from dprobust.files import replaced, sha256, write_json
 
 LIBRARIES = ("torch", "numpy", "opacus", "pandas", "matplotlib", "snakemake")
@@ -33,6 +37,31 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def read(paths: Iterable[Path]) -> pd.DataFrame:
     """The rows of several records as one table."""
     return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in one step."""
+    with replaced(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as a compressed .npz; equal arrays are equal bytes."""
+    with replaced(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays that `write_arrays` wrote.
+
+    Raises:
+        UserError: the file is not whole.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: damaged ({error}); remove it and run again") from None
 
 
 def write_provenance(path: Path, settings: dict[str, Any], inputs: Iterable[Path], **more: Any) -> None:

@@ -3,11 +3,12 @@
 A class of settings is a pydantic model; the text under a field is its description. Nothing here needs torch.
 """
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -22,6 +23,16 @@ class Settings(BaseModel):
         validate_default=True,
         use_attribute_docstrings=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        known = list(cls.model_fields)
+        if isinstance(value, dict) and (extra := next((key for key in value if key not in known), None)) is not None:
+            close = difflib.get_close_matches(str(extra), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise fault(f"unknown key {extra!r}{hint} (known: {', '.join(known)})")
+        return value
 
     def plain(self) -> dict[str, Any]:
         """As plain numbers, texts, lists and dicts."""

@@ -30,14 +30,16 @@ class Given:
     """
 
     runs: tuple[Run, ...] = ()
-    """In the order to show them in; of a display of all datasets each is once a dataset, see `trained`."""
+    """In the order to show them in; of a display of all datasets each stands once for each dataset."""
+    datasets: tuple[str, ...] = ()
+    """The dataset of each of `runs`."""
     records: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     """Metric -> rows of its CSVs; columns dataset, run, seed, metric, the metric's parameters, n, value."""
     arrays: Mapping[tuple[str, str, str, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
     """(metric, dataset, run name, seed) -> arrays of its .npz, `index` and `label` among them."""
     privacy: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """Privacy records: dataset, run, sampling, noise_multiplier, sample_rate, steps, epochs, delta, accountant, epsilon,
-    guarantee."""
+    """Privacy records: dataset, run, sampling, noise_multiplier, sample_rate, steps, epochs, delta, accountant,
+    epsilon, guarantee."""
     trained: tuple[Mapping[str, Any], ...] = ()
     """train.json of each training: dataset, run, seed, history, mechanism, settings, ..."""
     pretrained: tuple[Mapping[str, Any], ...] = ()

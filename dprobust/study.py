@@ -1,380 +1,370 @@
-"""A study: a config, checked, as runs and figures. Needs neither torch nor Snakemake."""
+"""A study: a config, checked, as datasets, runs and displays. Needs neither torch nor Snakemake."""
 
-import difflib
 import itertools
-import json
-import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonschema import Draft202012Validator, ValidationError
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
-from dprobust.datasets import SOURCES
+from dprobust import sources
 from dprobust.errors import UserError
+from dprobust.models.settings import settings_class
+from dprobust.registry import Registry
+from dprobust.runs import Run, expand
+from dprobust.schema import SECTIONS, ConfigError, one_line, study_class, validated
+from dprobust.settings import Facts, Settings
 
-MODEL_INPUTS = {"lenet": (1, 28, 28), "cifarnet": (3, 32, 32)}
-"""Architecture -> (C, H, W) of the images it takes."""
-
-
-class ConfigError(UserError):
-    """A key of the config that cannot be right."""
-
-
-def number(value: float) -> str:
-    """A number as it stands in paths and labels: 1 and 1.0 are both "1.0"."""
-    return repr(float(value))
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a trained model is, but for dataset and seed: SGD (no arguments), or DP-SGD at sigma, C and noise rule.
-
-    Attributes:
-        sigma: noise parameter.
-        clip: C, the bound on the l2 norm of an example's gradient.
-        noise: "sigma*clip": noise N(0, sigma^2 C^2) on the clipped sum (Algorithm 1); "sigma": N(0, sigma^2), which
-            does not depend on C (Fig 3c).
-    """
-
-    sigma: float | None = None
-    clip: float | None = None
-    noise: str = "sigma*clip"
-
-    def __post_init__(self) -> None:
-        if self.clip == 1:  # the two rules are one: a run is trained once
-            object.__setattr__(self, "noise", "sigma*clip")
-
-    @property
-    def private(self) -> bool:
-        return self.clip is not None
-
-    @property
-    def name(self) -> str:
-        """As in paths: ``sgd``, ``dpsgd_sigma=1.3_clip=1.0``, ``dpsgd_sigma=1.3_clip=0.5_noise=sigma``."""
-        if not self.private:
-            return "sgd"
-        rule = "" if self.noise == "sigma*clip" else f"_noise={self.noise}"
-        return f"dpsgd_sigma={number(self.sigma)}_clip={number(self.clip)}{rule}"
-
-    @classmethod
-    def parse(cls, name: str) -> "Run":
-        """The run of that name."""
-        if name == "sgd":
-            return cls()
-        fields = dict(part.split("=", 1) for part in name.split("_")[1:])
-        return cls(float(fields["sigma"]), float(fields["clip"]), fields.get("noise", "sigma*clip"))
-
-    @property
-    def noise_std(self) -> float:
-        """Standard deviation of the noise on the clipped sum."""
-        return self.sigma * (self.clip if self.noise == "sigma*clip" else 1.0)
-
-    @property
-    def noise_multiplier(self) -> float:
-        """Standard deviation of the noise divided by C: what privacy depends on."""
-        return self.sigma if self.noise == "sigma*clip" else self.sigma / self.clip
+RULES = frozenset({"all", "models", *SECTIONS, "get", "prepare", "pretrain", "features", "train", "measure", "account"})
+RESERVED = RULES | {"report"}
+"""Names that are rules of the workflow, and so no names of displays."""
 
 
 @dataclass(frozen=True)
 class Display:
-    """A figure or table of a study: its name, the metric it shows, of which runs of which dataset, and its entry."""
+    """A figure, table or page of a study.
+
+    Attributes:
+        name: its key in the config, and the name of its files.
+        section: "figures", "tables" or "pages".
+        target: name of its rule.
+        settings: its entry, typed.
+        runs: the runs it shows, as (dataset, run).
+    """
 
     name: str
-    metric: str
-    dataset: str
-    runs: tuple[Run, ...]
-    settings: dict[str, Any]
+    section: str
+    target: str
+    settings: Any
+    runs: tuple[tuple[str, Run], ...]
+
+    @property
+    def kind(self) -> str:
+        return SECTIONS[self.section]
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def datasets(self) -> list[str]:
+        """The datasets of its runs, once each."""
+        own = [self.settings.dataset] if hasattr(self.settings, "dataset") else []
+        return list(dict.fromkeys([*own, *(dataset for dataset, _ in self.runs)]))
+
+    def asks(self, what: str) -> Any:
+        """Whether it wants the records called `privacy`, `training`, `pretraining` or `images`; its `metrics`."""
+        return getattr(type(self.settings), what, ())
 
 
 class Study:
     """A checked config.
 
     Args:
-        config: the mapping; missing keys take the schema's defaults. A dataset, figure or table that is null is left
-            out (an overlay does without it), and so are the figures and tables of such a dataset.
-        schema: path of the JSON schema (YAML).
+        config: the mapping; missing keys take the defaults of the typed settings. A dataset, figure, table or page that
+            is null is left out (an overlay does without it), and so are the figures of such a dataset.
 
     Raises:
         ConfigError: one line that names the key.
     """
 
-    def __init__(self, config: dict[str, Any], schema: Path) -> None:
-        rules = yaml.safe_load(schema.read_text(encoding="utf-8"))
-        config = deepcopy(config)
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        config = deepcopy(dict(config))
+        extensions = config.get("extensions") or []
+        if not (isinstance(extensions, list) and all(isinstance(folder, str) for folder in extensions)):
+            raise ConfigError(f"extensions: found {extensions!r}, expected a list of folders")
+        self.registry = Registry(extensions)
         left_out = {name for name, entry in (config.get("datasets") or {}).items() if entry is None}
-        for kind in ("datasets", "figures", "tables"):
-            if isinstance(entries := config.get(kind), dict):
-                config[kind] = {name: entry for name, entry in entries.items() if entry is not None}
-        self.config = _with_defaults(config, rules, rules)
-        errors = list(Draft202012Validator(rules).iter_errors(self.config))
-        if errors:
-            raise ConfigError(_one_line(min(errors, key=lambda error: (-len(error.path), str(error.path))), rules))
-        self.name: str = self.config["study"]
-        self.seeds: list[int] = self.config["seeds"]
-        for kind in ("figures", "tables"):
-            shown = self.config[kind].items()
-            self.config[kind] = {name: entry for name, entry in shown if entry["dataset"] not in left_out}
+        for section in ("datasets", *SECTIONS):
+            if isinstance(entries := config.get(section), dict):
+                config[section] = {name: entry for name, entry in entries.items() if entry is not None}
+        for section in SECTIONS:
+            if isinstance(entries := config.get(section), dict):
+                config[section] = {
+                    name: entry
+                    for name, entry in entries.items()
+                    if not (isinstance(entry, dict) and self._dataset_of(entry) in left_out)
+                }
+        self.settings = validated(study_class(self.registry), config)
+        self.name: str = self.settings.study
+        self.seeds: list[int] = self.settings.seeds
+        self.datasets: dict[str, Any] = self.settings.datasets
+        for name in self.datasets:
+            self._check_dataset(name)
+        self.displays = self._displays()
+        self._check_names()
+
+    def _dataset_of(self, entry: dict[str, Any]) -> str | None:
+        """The dataset of a display's entry that is not checked yet; None for a display of all datasets."""
+        if "dataset" in entry or entry.get("shows") not in self.registry.displays:
+            return entry.get("dataset")
+        field = self.registry.display(entry["shows"]).Display.model_fields.get("dataset")
+        return field and field.default
+
+    def _displays(self) -> dict[str, Display]:
+        found: list[Display] = []
         # Sorted: an overlay config changes the order of keys, and reports should not.
-        self.figures = self._displays("figures")
-        self.tables = self._displays("tables")
-        for dataset, entry in self.config["datasets"].items():
-            _check_dataset(dataset, entry)
+        entries = [
+            (section, name, entry)
+            for section in SECTIONS
+            for name, entry in sorted(getattr(self.settings, section).items())
+        ]
+        for section, name, entry in entries:
+            runs = self._runs(f"{section}.{name}", entry) if hasattr(entry, "runs") else ()
+            found.append(Display(name, section, entry.target or name, entry, tuple(runs)))
+        every = tuple(dict.fromkeys(pair for display in found for pair in display.runs))
+        by_dataset = tuple(pair for dataset in self.datasets for pair in every if pair[0] == dataset)
+        displays = {}
+        for display in found:
+            if not hasattr(display.settings, "dataset"):
+                display = Display(display.name, display.section, display.target, display.settings, by_dataset)
+            self._check_display(display)
+            if display.name in displays:
+                raise ConfigError(f"{display.key}: there is {displays[display.name].key} of the same name; rename one")
+            displays[display.name] = display
+        return displays
 
-    def _displays(self, kind: str) -> dict[str, Display]:
-        return {name: self._display(f"{kind}.{name}", entry) for name, entry in sorted(self.config[kind].items())}
-
-    def _display(self, key: str, entry: dict[str, Any]) -> Display:
-        if entry["dataset"] not in self.config["datasets"]:
-            raise ConfigError(
-                f"{key}.dataset: {entry['dataset']!r} is not among the datasets ({', '.join(self.config['datasets'])})"
-            )
-        runs = list(_runs(entry["runs"]))
+    def _runs(self, key: str, entry: Any) -> list[tuple[str, Run]]:
+        if entry.dataset not in self.datasets:
+            known = ", ".join(self.datasets)
+            raise ConfigError(f"{key}.dataset: {entry.dataset!r} is not among the datasets ({known})")
+        dataset = self.datasets[entry.dataset]
+        defaults = {name: getattr(dataset.training, name) for name in type(dataset.training).model_fields}
+        try:
+            runs = expand(entry.runs, defaults, dataset.model.plain(), dataset.privacy.deltas[0], self._network)
+        except (PydanticCustomError, UserError) as error:
+            raise ConfigError(f"{key}.runs: {error}") from None
+        except ValidationError as error:
+            raise ConfigError(f"{key}.runs: {one_line(error, {}).partition(': ')[2]}") from None
         for run in runs:
-            if runs.count(run) > 1:
-                raise ConfigError(f"{key}.runs: {run.name} is listed twice")
-        if "losses" in entry:
-            metric = self.dataset(entry["dataset"])["metrics"][entry["metric"]]
-            for loss in entry["losses"]:
-                if loss not in metric["losses"]:
-                    raise ConfigError(
-                        f"{key}.losses: {loss} is not among "
-                        f"datasets.{entry['dataset']}.metrics.{entry['metric']}.losses"
-                    )
-        corruptions = self.dataset(entry["dataset"])["metrics"]["corruptions"]
-        if entry["metric"] == "corruptions" and entry["dataset"] != "mnist" and corruptions["sets"] is None:
-            raise ConfigError(
-                f"datasets.{entry['dataset']}.metrics.corruptions.sets: {key} needs a file of corrupted test "
-                "images; only those of mnist are made here"
-            )
-        if entry.get("relative") and 0 not in self.dataset(entry["dataset"])["metrics"]["fgsm"]["eps"]:
-            raise ConfigError(f"{key}.relative: needs 0.0 in datasets.{entry['dataset']}.metrics.fgsm.eps")
-        for name in ("paper_gap", "paper_ratio", "paper_change"):
-            if entry.get(name) and len(runs) < 2:
-                raise ConfigError(f"{key}.{name}: needs two runs")
-        if len(means := entry.get("paper_means", [])) > len(runs):
-            raise ConfigError(f"{key}.paper_means: {len(means)} values, but the figure has {len(runs)} run(s)")
-        return Display(key.partition(".")[2], entry["metric"], entry["dataset"], tuple(runs), entry)
+            here = f"{key}.runs: {run.name}"
+            self._ask(here, settings_class(run.model["name"])(**run.model).fits, self.facts_of(entry.dataset))
+            if run.training:
+                self._check_training(entry.dataset, here, run.training)
+        return [(entry.dataset, run) for run in runs]
 
-    @property
-    def displays(self) -> list[Display]:
-        """All figures and tables."""
-        return [*self.figures.values(), *self.tables.values()]
+    def _network(self, settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The checked settings of a network: changes put over settings, or over nothing for another architecture."""
+        if not changes:
+            return dict(settings)
+        own = {**changes}
+        if changes.get("name", settings["name"]) == settings["name"]:
+            own = {**settings, **changes}
+        elif "normalize" not in changes:
+            own["normalize"] = settings.get("normalize")
+        return settings_class(own["name"]).model_validate(own).plain()
 
-    def dataset(self, name: str) -> dict[str, Any]:
-        """The entry of a dataset."""
-        return self.config["datasets"][name]
+    # -- what there is ------------------------------------------------------------------------------------------------
 
-    def source(self, dataset: str) -> dict[str, Any]:
-        """Where to get a dataset: `mirrors`, and the `sha256` of files that are not the official ones."""
-        own = [self.dataset(dataset)] if dataset in self.config["datasets"] else []
-        entries = [*own, *(p for p in map(self.pretraining, self.config["datasets"]) if p and p["dataset"] == dataset)]
+    def section(self, section: str) -> list[Display]:
+        """The figures, tables or pages."""
+        return [display for display in self.displays.values() if display.section == section]
+
+    def dataset(self, name: str) -> Any:
+        """The settings of a dataset."""
+        return self.datasets[name]
+
+    @cached_property
+    def _by_dataset(self) -> dict[str, dict[str, Run]]:
+        pairs = dict.fromkeys(itertools.chain.from_iterable(display.runs for display in self.displays.values()))
+        return {name: {run.name: run for dataset, run in pairs if dataset == name} for name in self.datasets}
+
+    def runs(self, dataset: str) -> list[Run]:
+        """Every run that a display of the dataset shows, once."""
+        return list(self._by_dataset[dataset].values())
+
+    @cached_property
+    def _trained(self) -> dict[str, dict[str, Run]]:
         return {
-            "mirrors": list(dict.fromkeys(mirror for entry in entries for mirror in entry["mirrors"])),
-            "sha256": {file: digest for entry in entries for file, digest in entry["sha256"].items()},
+            dataset: {
+                run.base: run.model_copy(update={"name": run.base, "temperature": 1.0})
+                for run in self.runs(dataset)
+                if run.training
+            }
+            for dataset in self.datasets
         }
 
-    def pretraining(self, dataset: str) -> dict[str, Any] | None:
-        """How the convolutions of a dataset's networks are pre-trained; None if they are trained with the rest."""
-        return self.dataset(dataset)["pretraining"]
+    def trained(self, dataset: str) -> dict[str, Run]:
+        """The runs that are trained, by name: each once, without temperature."""
+        return self._trained[dataset]
 
-    @property
-    def pretrained(self) -> list[str]:
-        """The datasets in use whose networks are pre-trained."""
-        return [dataset for dataset in self.config["datasets"] if self.pretraining(dataset) and self.runs(dataset)]
+    def run(self, dataset: str, name: str) -> Run:
+        """A run by its name, shown or trained."""
+        return self._by_dataset[dataset].get(name) or self._trained[dataset][name]
+
+    def seeds_of(self, run: Run) -> list[int]:
+        """Given weights are one network: they have the first seed only."""
+        return self.seeds if run.training else self.seeds[:1]
+
+    def source(self, dataset: str) -> str:
+        """Where the images of a dataset come from."""
+        return self.datasets[dataset].source or dataset
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Folder under data/ -> source, for all data in use, public data included."""
+        used = [self.source(name) for name in self.datasets]
+        used += [entry.pretraining.dataset for entry in self.datasets.values() if entry.pretraining]
+        used += [source for material in self.registry.materials for source in self._made_from(material)]
+        return {sources.slug(source, self.registry.sources): source for source in used}
+
+    def _made_from(self, material: str) -> list[str]:
+        """The datasets that a material is made from, which have the names of their folders."""
+        module = self.registry.material(material)
+        files = [Path(path) for item in module.ITEMS for path in module.inputs(item).values()]
+        return sorted({file.parent.name for file in files} - set(self.registry.materials))
+
+    def mirrors_of(self, material: str) -> list[str]:
+        """What the config says of the mirrors of the datasets that a material is made from."""
+        return [mirror for source in self._made_from(material) for mirror in self.given(source)["mirrors"]]
+
+    def given(self, source: str) -> dict[str, Any]:
+        """What the config says of a source: `mirrors`, and the `sha256` of files that are not the official ones."""
+        entries = [entry for name, entry in self.datasets.items() if self.source(name) == source]
+        public = [entry.pretraining for entry in self.datasets.values() if entry.pretraining]
+        entries += [entry for entry in public if entry.dataset == source]
+        return {
+            "mirrors": list(dict.fromkeys(mirror for entry in entries for mirror in entry.mirrors)),
+            "sha256": {file: digest for entry in entries for file, digest in entry.sha256.items()},
+        }
 
     def unofficial(self, dataset: str) -> dict[str, str]:
         """Files that are in use for a dataset, pre-training included, on the word of the config: name -> SHA-256."""
-        pretraining = self.pretraining(dataset)
-        names = [dataset, *([pretraining["dataset"]] if pretraining else [])]
-        return {file: digest for name in names for file, digest in self.source(name)["sha256"].items()}
+        pretraining = self.datasets[dataset].pretraining
+        used = [self.source(dataset), *([pretraining.dataset] if pretraining else [])]
+        return {file: digest for source in used for file, digest in self.given(source)["sha256"].items()}
 
-    def runs(self, dataset: str) -> list[Run]:
-        """Every run that a figure or table of the dataset shows, once."""
-        shown = (display.runs for display in self.displays if display.dataset == dataset)
-        return list(dict.fromkeys(itertools.chain.from_iterable(shown)))
+    def facts_of(self, dataset: str) -> Facts:
+        """What is known of a dataset's data in use before the files are there."""
+        entry, facts = self.datasets[dataset], sources.facts(self.source(dataset), self.registry.sources)
+        return facts.model_copy(
+            update={"train": entry.train_size or facts.train, "test": entry.test_size or facts.test}
+        )
 
-    def sizes(self, dataset: str) -> dict[str, int]:
-        """Numbers of training and test examples in use."""
-        entry = self.dataset(dataset)
-        return {s: entry[f"{s}_size"] or SOURCES[dataset].sizes[s] for s in ("train", "test")}
-
-    def size(self, dataset: str, metric: str) -> int:
-        """Number of test images that a metric measures."""
-        limit = self.dataset(dataset)["metrics"][metric]["images"]
-        return min(limit or math.inf, self.sizes(dataset)["test"])
+    def images(self, dataset: str, metric: str) -> int | None:
+        """Number of test images that a metric measures; None if only the data tell."""
+        limits = (getattr(self.datasets[dataset].metrics, metric).images, self.facts_of(dataset).test)
+        return min((limit for limit in limits if limit), default=None)
 
     def facts(self) -> list[tuple[str, str]]:
         """What a reader of the study's report should know first, as (name, text)."""
         facts = [("study", self.name), ("seeds", ", ".join(map(str, self.seeds)))]
-        for name, entry in self.config["datasets"].items():
-            sizes, model, pretraining = self.sizes(name), entry["model"], entry["pretraining"]
-            inputs = "normalised inputs" if model["normalize"] else "inputs in [0, 1]"
-            layers = " - ".join(map(str, [*model["channels"], *model["hidden"], SOURCES[name].classes]))
-            facts += [
-                (
-                    name,
-                    f"{sizes['train']} training, {sizes['test']} test images; {len(self.runs(name))} runs a seed",
-                ),
-                ("network", f"{model['name']} {layers}, {inputs}"),
-            ]
-            if pretraining:
-                recipe = _recipe(pretraining["training"])
-                facts.append(("pre-training", f"convolutions, on {pretraining['dataset']} (public), frozen: {recipe}"))
-            facts += [(algorithm, _recipe(training)) for algorithm, training in entry["training"].items()]
+        for name, entry in self.datasets.items():
+            known, model = self.facts_of(name), entry.model
+            sizes = [f"{known.train or 'all'} training", f"{known.test or 'all'} test images"]
+            trained = len(self.trained(name))
+            facts.append((name, f"{', '.join(sizes)} of {self.source(name)}; {trained} trainings a seed"))
+            layers = [f"{key} {'-'.join(map(str, value))}" for key, value in model if isinstance(value, list)]
+            inputs = "normalised inputs" if model.normalize else "inputs in [0, 1]"
+            facts.append(("network", ", ".join([model.name, *layers, inputs])))
+            if entry.pretraining:
+                told = f"convolutions, on {entry.pretraining.dataset} (public), frozen"
+                facts.append(("pre-training", f"{told}: {_recipe(entry.pretraining.training)}"))
+            facts += [(algorithm, _recipe(training)) for algorithm, training in entry.training if trained]
             if unofficial := self.unofficial(name):
                 facts.append(("unofficial data", f"{', '.join(unofficial)}, by the SHA-256 in the config"))
         return facts
 
-    def training(self, dataset: str, run: str) -> dict[str, Any]:
-        """The fields of `dprobust.training.Settings` for a run."""
-        parsed = Run.parse(run)
-        settings = self.dataset(dataset)["training"]["dpsgd" if parsed.private else "sgd"]
-        return settings | ({"clip": parsed.clip, "noise_std": parsed.noise_std} if parsed.private else {})
+    # -- checks -------------------------------------------------------------------------------------------------------
 
+    def _check_names(self) -> None:
+        taken: dict[str, str] = {}
+        for display in self.displays.values():
+            if display.target in RESERVED:
+                key = f"{display.key}.target" if display.settings.target else display.key
+                raise ConfigError(f"{key}: {display.target} is a rule of the workflow; give it a `target` or a name")
+            if display.target in taken:
+                raise ConfigError(f"{display.key}: {taken[display.target]} has the target {display.target!r}, too")
+            taken[display.target] = display.key
 
-def _recipe(training: dict[str, Any]) -> str:
-    sampling = f" ({training['sampling']})" if "sampling" in training else ""
-    text = f"epochs {training['epochs']}, batch {training['batch_size']}{sampling}, lr {training['lr']:g}"
-    text += f", momentum {training['momentum']:g}" if training["momentum"] else ""
-    return text + (f", {' and '.join(training['augment'])}" if training["augment"] else "")
+    def _check_dataset(self, name: str) -> None:
+        entry, here, source = self.datasets[name], f"datasets.{name}", self.source(name)
+        known = self._known(source, f"{here}.source")
+        for split, size in (("train", known.train), ("test", known.test)):
+            asked = getattr(entry, f"{split}_size")
+            if asked and size and asked > size:
+                raise ConfigError(f"{here}.{split}_size: {asked}, but {source} has {size}")
+        if entry.pretraining:
+            public = self._known(entry.pretraining.dataset, f"{here}.pretraining.dataset")
+            if entry.pretraining.dataset == source:
+                raise ConfigError(f"{here}.pretraining.dataset: {source} is what is to be kept private")
+            if public.shape and known.shape and public.shape != known.shape:
+                found = f"{entry.pretraining.dataset} has {_by(public.shape)} images, {source} {_by(known.shape)}"
+                raise ConfigError(f"{here}.pretraining.dataset: {found}")
+            if ":" in entry.model.name:
+                raise ConfigError(f"{here}.pretraining: {entry.model.name} has no layer `flatten` to freeze up to")
+        self._ask(f"{here}.model", entry.model.fits, known)
+        for algorithm, training in entry.training:
+            self._check_training(name, f"{here}.training.{algorithm}", training)
 
+    def _known(self, source: str, key: str) -> Facts:
+        try:
+            return sources.facts(source, self.registry.sources)
+        except UserError as error:
+            raise ConfigError(f"{key}: {error}") from None
 
-def _runs(entries: list[Any]) -> Iterator[Run]:
-    for entry in entries:
-        if entry == "sgd":
-            yield Run()
-        else:
-            sigmas, clips = ([v] if not isinstance(v, list) else v for v in (entry["sigma"], entry["clip"]))
-            for sigma, clip in itertools.product(sigmas, clips):
-                yield Run(float(sigma), float(clip), entry["noise"])
+    def _check_training(self, dataset: str, key: str, training: Settings) -> None:
+        known, entry = self.facts_of(dataset), self.datasets[dataset]
+        n = known.train
+        if n and getattr(training, "stop", None):
+            n -= training.stop.holdout
+        if n and training.batch_size > n:
+            raise ConfigError(f"{key}.batch_size: {training.batch_size} is more than the {n} training examples")
+        if entry.pretraining and "crop" in training.augment:
+            raise ConfigError(f"{key}.augment: frozen layers have no features of crops")
 
-
-def _check_dataset(name: str, entry: dict[str, Any]) -> None:
-    source, here = SOURCES[name], f"datasets.{name}"
-    for split, size in source.sizes.items():
-        if (entry[f"{split}_size"] or 0) > size:
-            raise ConfigError(f"{here}.{split}_size: {entry[f'{split}_size']}, but {name} has {size}")
-    pretraining, model = entry["pretraining"], entry["model"]["name"]
-    for algorithm, training in entry["training"].items():
-        if pretraining and "crop" in training["augment"]:
-            raise ConfigError(f"{here}.training.{algorithm}.augment: frozen layers have no features of crops")
-    for dataset in (name, pretraining["dataset"]) if pretraining else (name,):
-        if (shape := SOURCES[dataset].shape) != (taken := MODEL_INPUTS[model]):
-            raise ConfigError(f"{here}.model.name: {model} takes {_by(taken)} images, {dataset} has {_by(shape)}")
-    for algorithm, training in entry["training"].items():
-        if training["batch_size"] > (n := entry["train_size"] or source.sizes["train"]):
+    def _check_display(self, display: Display) -> None:
+        if hasattr(display.settings, "dataset") and display.settings.dataset not in self.datasets:
+            known = ", ".join(self.datasets)
             raise ConfigError(
-                f"{here}.training.{algorithm}.batch_size: {training['batch_size']} is more than the {n} "
-                "training examples"
+                f"{display.key}.dataset: {display.settings.dataset!r} is not among the datasets ({known})"
             )
-    for key, values in (entry["model"]["normalize"] or {}).items():
-        if len(values) != source.shape[0]:
-            raise ConfigError(
-                f"{here}.model.normalize.{key}: {len(values)} values, but {name} has {source.shape[0]} channels"
-            )
-    for metric, settings in entry["metrics"].items():
-        if (eps := settings.get("eps", [])) != sorted(eps):
-            raise ConfigError(f"{here}.metrics.{metric}.eps: must be in ascending order")
-        images = min(settings["images"] or math.inf, entry["test_size"] or source.sizes["test"])
-        for sample in settings.get("samples", []):
-            if sample >= images:
-                raise ConfigError(f"{here}.metrics.{metric}.samples: {sample}, but images 0 to {images - 1} are in use")
-    if (k := entry["metrics"]["curvature"]["eigenvalues"]) > (inputs := math.prod(source.shape)):
-        raise ConfigError(f"{here}.metrics.curvature.eigenvalues: {k}, but an image of {name} has {inputs} pixels")
+        paper = getattr(display.settings, "paper", "")
+        if paper and ("/" in paper or self.registry.paper(paper) is None):
+            raise ConfigError(f"{display.key}.paper: no file {paper} in workflow/paper or an extension's paper folder")
+        for metric in display.asks("metrics"):
+            if metric not in self.registry.metrics:
+                raise ConfigError(f"{display.key}.shows: it asks for the metric {metric}, which there is not")
+            for dataset in display.datasets:
+                self._check_metric(dataset, metric)
+        check = getattr(self.registry.display(display.settings.shows), "check", None)
+        if check:
+            for dataset in display.datasets:
+                runs = [run for of, run in display.runs if of == dataset]
+                measured = {name: getattr(self.datasets[dataset].metrics, name) for name in display.asks("metrics")}
+                self._ask(display.key, check, display.settings, runs, measured)
+
+    def _check_metric(self, dataset: str, metric: str) -> None:
+        settings = getattr(self.datasets[dataset].metrics, metric)
+        if check := getattr(self.registry.metric(metric), "check", None):
+            self._ask(f"datasets.{dataset}.metrics.{metric}", check, settings, self.facts_of(dataset))
+        self.needs(dataset, metric)
+
+    def needs(self, dataset: str, metric: str) -> dict[str, str]:
+        """Files that a metric needs besides model and images: key -> path."""
+        needs = getattr(self.registry.metric(metric), "needs", None)
+        settings = getattr(self.datasets[dataset].metrics, metric)
+        key = f"datasets.{dataset}.metrics.{metric}"
+        return dict(self._ask(key, needs, settings, self.source(dataset))) if needs else {}
+
+    @staticmethod
+    def _ask(key: str, function: Any, *arguments: Any) -> Any:
+        """A function of an entry's own module; what it finds wrong is told with the key."""
+        try:
+            return function(*arguments)
+        except (PydanticCustomError, UserError) as error:
+            raise ConfigError(f"{key}: {error}") from None
+
+
+def _recipe(training: Any) -> str:
+    text = f"epochs {training.epochs}, batch {training.batch_size} ({training.sampling}), lr {training.lr:g}"
+    text += f", momentum {training.momentum:g}" if training.momentum else ""
+    return text + (f", {' and '.join(training.augment)}" if training.augment else "")
 
 
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _resolve(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" in schema:
-        target = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
-        return target | {key: value for key, value in schema.items() if key != "$ref"}
-    return schema
-
-
-def _properties(value: dict[str, Any], schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
-    """The properties that a schema knows for an object, those of the fitting ``if``/``then`` branches among them."""
-    branches = (
-        _resolve(branch["then"], root)
-        for branch in schema.get("allOf", [])
-        if Draft202012Validator(branch["if"]).is_valid(value)
-    )
-    return schema.get("properties", {}) | {k: v for branch in branches for k, v in branch["properties"].items()}
-
-
-def _with_defaults(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> Any:
-    """Fill in the schema's defaults, in place, at every depth."""
-    schema = _resolve(schema, root)
-    if isinstance(value, dict):
-        properties = _properties(value, schema, root)
-        for key, rules in properties.items():
-            if key not in value and "default" in (rules := _resolve(rules, root)):
-                value[key] = deepcopy(rules["default"])
-        for key, item in value.items():
-            rules = properties.get(key, schema.get("additionalProperties"))
-            if isinstance(rules, dict):
-                _with_defaults(item, rules, root)
-    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
-        for item in value:
-            _with_defaults(item, schema["items"], root)
-    return value
-
-
-def _one_line(error: ValidationError, rules: dict[str, Any]) -> str:
-    """A validation error as ``key: what was found, what was expected``."""
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
-    found, rule = error.instance, error.validator_value
-    match error.validator:
-        case "additionalProperties" | "unevaluatedProperties":
-            known = list(_properties(found, error.schema, rules))
-            extra = next((key for key in found if key not in known), "?")
-            close = difflib.get_close_matches(str(extra), known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            message = f"unknown key {extra!r}{hint} (known: {', '.join(known)})"
-        case "type":
-            expected = " or ".join([rule] if isinstance(rule, str) else rule)
-            message = f"found {_short(found)}, expected {expected}"
-            if "number" in expected and isinstance(found, str) and _is_number(found):
-                message += " (text: write it without quotes, and 1e-6 as 1.0e-6)"
-        case "enum" | "const":
-            allowed = rule if isinstance(rule, list) else [rule]
-            message = f"found {_short(found)}, expected one of {', '.join(map(str, allowed))}"
-        case "required":
-            message = f"missing key {next(key for key in rule if key not in found)!r}"
-        case "uniqueItems":
-            twice = next(v for i, v in enumerate(found) if v in found[:i])
-            message = f"{_short(twice)} is listed twice"
-        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
-            relation = {
-                "minimum": "at least",
-                "exclusiveMinimum": "more than",
-                "maximum": "at most",
-                "exclusiveMaximum": "less than",
-            }[error.validator]
-            message = f"found {_short(found)}, must be {relation} {rule}"
-        case "minItems":
-            message = f"needs at least {rule} item(s)"
-        case "pattern":
-            message = f"found {_short(found)}, must match {rule}"
-        case _:
-            message = _short(error.message)
-    return f"{where or '(top level)'}: {message}"
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) and " " in value else json.dumps(value, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dprobust import checkpoints
+from dprobust.arrays import Split
 from dprobust.augmentation import augment
-from dprobust.datasets import Split
 from dprobust.dpsgd import ENGINES
 from dprobust.errors import UserError
-from dprobust.models import unit
-from dprobust.privacy import noise_multiplier
+from dprobust.models.networks import unit
 from dprobust.recipe import Training
 from dprobust.seeds import derive, generator
 
@@ -31,26 +30,6 @@ logger = logging.getLogger(__name__)
 Gradients = dict[str, Tensor]
 Step = Callable[[Tensor, Tensor], tuple[Gradients, Tensor]]
 """Inputs and labels -> sum of the gradients, and their norms before clipping (empty without clipping)."""
-
-
-def resolve(settings: Training, n: int) -> Training:
-    """The settings with `epsilon` turned into the sigma that gives it (`dprobust.privacy.noise_multiplier`).
-
-    Args:
-        settings: as `train` takes them, but for an `epsilon`; without one they come back as they are.
-        n: size of the training set.
-
-    Raises:
-        UserError: no noise gives that epsilon, or a batch is larger than the training set.
-    """
-    if settings.epsilon is None:
-        return settings
-    _check(settings, n)
-    asked = settings.model_copy(update={"epsilon": None}).mechanism(n)
-    del asked["noise_multiplier"]
-    multiplier = noise_multiplier(settings.epsilon, settings.delta, **asked)
-    sigma = multiplier if settings.noise == "sigma*clip" else multiplier * settings.clip
-    return Training(**(settings.model_dump() | {"sigma": sigma, "epsilon": None, "delta": None}))
 
 
 def train(
@@ -97,7 +76,7 @@ def train(
     steps = settings.steps_per_epoch(n)
     if stop and len(holdout) != stop.holdout:  # else `mechanism` would not be right
         raise ValueError(f"{len(holdout)} examples are held out, but settings.stop.holdout is {stop.holdout}")
-    _check(settings, n + (len(holdout) if stop else 0))
+    check_size(settings, n + (len(holdout) if stop else 0))
     if settings.clip is None:
         model.to(memory_format=torch.channels_last)  # a third faster; the engines of DP-SGD see to it themselves
     device = next(model.parameters()).device
@@ -182,19 +161,19 @@ def hold_out(data: Split, settings: Training, stream: tuple[object, ...]) -> tup
     Raises:
         UserError: as many are to be held out as there are.
     """
-    _check(settings, len(data))
+    check_size(settings, len(data))
     if settings.stop is None:
         raise ValueError("nothing is held out without settings.stop")
     drawn = torch.zeros(len(data), dtype=torch.bool)
     drawn[torch.randperm(len(data), generator=generator(*stream, "holdout"))[: settings.stop.holdout]] = True
     held = drawn.numpy()
     images = data.images[held]
-    return Split(data.images[~held], data.labels[~held]), Split(
-        images[:, 0] if images.ndim == 3 else images, data.labels[held]
+    return Split(data.images[~held], data.labels[~held], data.classes, data.shape), Split(
+        images[:, 0] if images.ndim == 3 else images, data.labels[held], data.classes, data.shape
     )
 
 
-def _check(settings: Training, n: int) -> None:
+def check_size(settings: Training, n: int) -> None:
     """UserError if `n` training examples are too few."""
     stop, rest = settings.stop, settings.trained_on(n)
     if stop and rest <= 0:

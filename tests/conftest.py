@@ -8,7 +8,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from helpers import ROOT
 
-from dprobust import datasets
+from dprobust import arrays, sources
 from dprobust.errors import UserError
 
 
@@ -16,9 +16,12 @@ from dprobust.errors import UserError
 def mnist() -> Path:
     """The folder with real MNIST, downloaded on first use."""
     folder = ROOT / "data" / "mnist"
-    if not all((folder / f"{split}.npz").exists() for split in ("train", "test")):
+    try:
+        for split in ("train", "test"):
+            arrays.load(folder / f"{split}.npz")
+    except UserError:
         try:
-            datasets.prepare("mnist", folder)
+            sources.prepare("mnist", folder)
         except UserError as error:
             pytest.skip(f"real MNIST cannot be had: {error}")
     return folder

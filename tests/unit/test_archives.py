@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from http_server import serving
 
-from dprobust import archives, download
-from dprobust.archives import Archive, read_members
-from dprobust.download import ChecksumError, DownloadError, fetch
 from dprobust.errors import UserError
+from dprobust.sources import archives, download
+from dprobust.sources.archives import Archive, read_members
+from dprobust.sources.download import DownloadError, fetch
+from dprobust.sources.file import ChecksumError
 
 RNG = np.random.default_rng(0)
 MEMBERS = {f"batches/{name}": RNG.bytes(200_000) for name in ("one", "two")}

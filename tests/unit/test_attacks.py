@@ -1,3 +1,5 @@
+import math
+
 import foolbox
 import pytest
 import torch
@@ -12,8 +14,7 @@ from dprobust.attacks import (
     log_odds_against,
     pgd,
     pgd_iterations,
-    pgd_trajectory,
-    pgd_worst_case,
+    pgd_record,
 )
 
 EPS_GRID = [0.0, 0.02, 0.1, 0.3]
@@ -175,22 +176,61 @@ def test_fgsm_curve_is_fgsm_at_each_eps(loss):
     assert curve.correct[:, -1].sum() < curve.correct[:, 0].sum()
 
 
-def test_trajectory_is_pgd_after_each_step():
+@pytest.mark.parametrize("classes", [4, 300])
+def test_fgsm_curve_keeps_classes_and_gradients(classes):
+    model = conv_net(classes)
+    x, y = batch(model)
+    curve = fgsm_curve(model, x, y, EPS_GRID)
+    assert curve.predicted.dtype == (torch.uint8 if classes <= 256 else torch.int16)
+    for column, eps in zip(curve.predicted.unbind(1), EPS_GRID, strict=True):
+        assert torch.equal(column.long(), predict(model, fgsm(model, x, y, eps)))
+    assert torch.equal(curve.correct, curve.predicted == y[:, None])
+    images = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(model(images), y, reduction="sum"), images)
+    torch.testing.assert_close(curve.gradient_norm, gradient.flatten(1).norm(dim=1))
+
+
+def test_a_gradient_whose_square_vanishes_has_a_norm():
+    # p - onehot of the gap g is about exp(-g): with a gap of 60 its square is below float32's smallest number.
+    model = linear(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([60.0, 0.0]))
+    x, y = torch.zeros(1, 1, 1, 2), torch.tensor([0])
+    curve = fgsm_curve(model, x, y, [0.0], "ce_stable")
+    assert not curve.zero_gradient
+    assert curve.gradient_norm.item() == pytest.approx(5 * math.exp(-60), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_record_is_pgd_after_each_step(loss):
     model = conv_net()
     x, y = batch(model)
-    correct = pgd_trajectory(model, x, y, 0.1, 0.02, 6)
-    assert torch.equal(correct[:, 0], predict(model, x) == y)
+    record = pgd_record(model, x, y, 0.1, 0.02, range(7), loss)
+    assert torch.equal(record.predicted[:, 0].long(), predict(model, x))
     for steps in range(1, 7):
-        images = pgd(model, x, y, 0.1, 0.02, steps)
-        assert torch.equal(correct[:, steps], predict(model, images) == y)
+        images = pgd(model, x, y, 0.1, 0.02, steps, loss)
+        assert torch.equal(record.predicted[:, steps].long(), predict(model, images))
+        with torch.no_grad():
+            torch.testing.assert_close(record.loss[:, steps], LOSSES[loss](model.eval()(images), y))
+    assert torch.equal(record.images, images)
+    assert torch.equal(record.first, first_adversarial_step(record.predicted == y[:, None]))
+    some = pgd_record(model, x, y, 0.1, 0.02, [6, 2], loss)
+    assert torch.equal(some.predicted, record.predicted[:, [6, 2]]) and torch.equal(some.loss, record.loss[:, [6, 2]])
+    assert torch.equal(some.first, record.first) and torch.equal(some.images, record.images)
 
 
-def test_iterations_are_those_of_the_trajectory():
+def test_iterations_are_those_of_the_record():
     model = conv_net()
     x, y = batch(model)
-    first = pgd_iterations(model, x, y, 0.03, 0.01, 5)
-    assert torch.equal(first, first_adversarial_step(pgd_trajectory(model, x, y, 0.03, 0.01, 5)))
-    assert {0, 6} < set(first.tolist())
+    found = pgd_iterations(model, x, y, 0.03, 0.01, 5)
+    record = pgd_record(model, x, y, 0.03, 0.01, range(6))
+    assert torch.equal(found.first, record.first)
+    assert {0, 6} < set(found.first.tolist())
+    there = found.first.clamp_max(5)[:, None]
+    assert torch.equal(found.predicted, record.predicted.gather(1, there).squeeze(1))
+    torch.testing.assert_close(found.loss, record.loss.gather(1, there).squeeze(1))
+    assert torch.equal(predict(model, found.images), found.predicted.long())
+    assert torch.equal(found.images[found.first == 0], x[found.first == 0])
+    never = found.first == 6
+    torch.testing.assert_close(found.images[never], record.images[never])
 
 
 def test_first_adversarial_step_of_known_rows():
@@ -201,11 +241,22 @@ def test_first_adversarial_step_of_known_rows():
 def test_worst_case_over_restarts():
     model = conv_net()
     x, y = batch(model)
-    worst = pgd_worst_case(model, x, y, 0.05, 0.01, 4, 3, torch.Generator().manual_seed(5))
+    steps = [4, 2, 0]
+    worst = pgd_record(model, x, y, 0.05, 0.01, steps, "ce", 3, torch.Generator().manual_seed(5))
     generator = torch.Generator().manual_seed(5)
-    runs = [pgd_trajectory(model, x, y, 0.05, 0.01, 4, "ce", True, generator) for _ in range(3)]
-    assert torch.equal(worst, torch.stack(runs).all(0))
-    assert not torch.equal(runs[0], runs[1])
+    runs = [pgd_record(model, x, y, 0.05, 0.01, steps, "ce", 1, generator) for _ in range(3)]
+    right = torch.stack([run.predicted == y[:, None] for run in runs])
+    assert torch.equal(worst.predicted == y[:, None], right.all(0))
+    assert (right.any(0) & ~right.all(0)).any()
+    assert torch.equal(worst.first, torch.stack([run.first for run in runs]).amin(0))
+    # By hand: of each image and step the wrong runs, or all where none is, and of these the one of the highest loss.
+    for i in range(len(y)):
+        for s in range(len(steps)):
+            candidates = [run for run, r in zip(runs, right[:, i, s], strict=True) if not r] or runs
+            chosen = max(candidates, key=lambda run: run.loss[i, s].item())
+            assert worst.predicted[i, s] == chosen.predicted[i, s] and worst.loss[i, s] == chosen.loss[i, s]
+            if s == 0:
+                assert torch.equal(worst.images[i], chosen.images[i])
 
 
 def test_random_start_repeats_with_its_seed():
@@ -238,8 +289,8 @@ def test_result_does_not_depend_on_batch_size(batch_size):
         atol=1e-12,
     )
     assert torch.equal(
-        pgd_iterations(model, x, y, 0.1, 0.02, 5, batch_size=batch_size),
-        pgd_iterations(model, x, y, 0.1, 0.02, 5),
+        pgd_iterations(model, x, y, 0.1, 0.02, 5, batch_size=batch_size).first,
+        pgd_iterations(model, x, y, 0.1, 0.02, 5).first,
     )
 
 
@@ -250,7 +301,7 @@ def test_model_is_left_as_found():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x, y = torch.rand(4, 2, 8, 10), torch.zeros(4, dtype=torch.int64)
     fgsm_curve(model, x, y, EPS_GRID)
-    pgd_trajectory(model, x, y, 0.1, 0.01, 2)
+    pgd_record(model, x, y, 0.1, 0.01, [2])
     assert [module.training for module in model] == [True, True, False, True, True, True, True, True]
     assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["1.bias"]
     assert all(p.grad is None for p in model.parameters())
@@ -311,7 +362,12 @@ def test_bad_grid_and_restarts():
     with pytest.raises(ValueError, match="eps must be a finite number >= 0, found -0.2"):
         fgsm_curve(model, X, Y, [0.1, -0.2])
     with pytest.raises(ValueError, match="restarts must be a whole number >= 1, found 0"):
-        pgd_worst_case(model, X, Y, 0.1, 0.01, 2, 0, torch.Generator())
+        pgd_record(model, X, Y, 0.1, 0.01, [2], restarts=0, generator=torch.Generator())
+    with pytest.raises(ValueError, match="restarts need a generator"):
+        pgd_record(model, X, Y, 0.1, 0.01, [2], restarts=2)
+    for steps, message in [([], "steps must be a whole number >= 1"), ([2, -1], "steps must be .* >= 0, found -1")]:
+        with pytest.raises(ValueError, match=message):
+            pgd_record(model, X, Y, 0.1, 0.01, steps)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import __main__, attacks, curvature, harness, render, steps
 from benchmarks.harness import Row, Spread, Table, Target, WrongContestant
-from dprobust import models
+from dprobust.models import networks as models
 
 
 def test_every_round_measures_every_contestant_each_time_first_another():
@@ -74,7 +74,8 @@ def test_unknown_part(tmp_path, capsys):
 def lenet():
     """An untrained network, and some images."""
     random = torch.Generator().manual_seed(0)
-    return models.build("lenet"), torch.rand(6, 1, 28, 28, generator=random), torch.randint(10, (6,), generator=random)
+    model = models.build({"name": "lenet"}, (1, 28, 28), 10)
+    return model, torch.rand(6, 1, 28, 28, generator=random), torch.randint(10, (6,), generator=random)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from dprobust import curvature
 from dprobust.curvature import (
     curvature_profile,
     finite_difference_curvature,
     input_hessian_eigenvalues,
 )
+from dprobust.errors import UserError
 
 
 class Scale(nn.Module):
@@ -165,6 +167,41 @@ def test_confidence_free_value(method):
     profile = curvature_profile(model, x, y, 3, method)
     p = model(x).detach().softmax(1).topk(2).values.prod(1)
     torch.testing.assert_close(profile.confidence_free, profile.eigenvalues[:, 0] / p)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+def test_profile_tells_confidence(activation):
+    model, (x, y) = conv_net(activation).double(), batch()
+    profile = curvature_profile(model, x, y, 3)
+    p = model(x).detach().softmax(1)
+    expected = p.sort(1, descending=True).values
+    torch.testing.assert_close(profile.p1, expected[:, 0])
+    torch.testing.assert_close(profile.p2, expected[:, 1])
+    assert torch.equal(profile.correct, p.argmax(1) == y)
+    assert profile.correct.any() and not profile.correct.all()
+
+
+def test_whole_hessians_a_few_at_a_time_are_the_same(monkeypatch):
+    model, (x, y) = conv_net(nn.Tanh).double(), batch()
+    expected = curvature_profile(model, x, y, 3)
+    sizes = []
+    full = curvature._full_profile
+    monkeypatch.setattr(curvature, "_full_profile", lambda m, x, y, k: sizes.append(len(x)) or full(m, x, y, k))
+    monkeypatch.setattr(curvature, "HESSIANS", 4 * 64**2)
+    for a, b in zip(curvature_profile(model, x, y, 3), expected, strict=True):
+        torch.testing.assert_close(a, b)
+    assert sizes == [4, 2]
+
+
+def test_constants_in_float32_are_refused_in_one_line():
+    model, (x, y) = torch.jit.freeze(torch.jit.script(conv_net())), batch()
+    for call in (
+        lambda: curvature_profile(model, x.float(), y, 3),
+        lambda: finite_difference_curvature(model, x.float(), y),
+    ):
+        with pytest.raises(UserError, match="curvature is computed in float64, which the network does not take") as e:
+            call()
+        assert "\n" not in str(e.value)
 
 
 def test_finite_difference_equals_torch_func():

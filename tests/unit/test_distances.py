@@ -91,6 +91,22 @@ def test_signed_distances_tell_right_from_wrong():
         assert torch.equal(signed[result.correct], absolute[result.correct])
 
 
+@pytest.mark.parametrize("classes", [3, 300])
+def test_nearest_class_is_that_of_the_closed_form(classes):
+    model = random_affine(classes)
+    x, y = batch(model, dtype=torch.float64)
+    result = boundary_distances(model, x, y)
+    weight, bias = model[1].weight.detach(), model[1].bias.detach()
+    logits = x.flatten(1) @ weight.T + bias
+    assert result.predicted.dtype == (torch.uint8 if classes <= 256 else torch.int16)
+    assert torch.equal(result.predicted.long(), logits.argmax(1))
+    for found, order in ((result.l2_class, 2), (result.linf_class, 1)):
+        for i, label in enumerate(y.tolist()):
+            others = [k for k in range(classes) if k != label]
+            to = [(logits[i, label] - logits[i, k]).abs() / (weight[label] - weight[k]).norm(order) for k in others]
+            assert found[i] == others[int(torch.stack(to).argmin())]
+
+
 def test_linearised_distance_agrees_with_torch_func():
     model = conv_net().double()
     x, y = batch(conv_net())
@@ -138,9 +154,33 @@ def test_deepfool_is_the_closed_form_on_an_affine_model(norm, overshoot):
     model = random_affine(6)
     x, y = batch(model, dtype=torch.float64, right=True)
     result = deepfool(model, x, y, norm, overshoot=overshoot)
-    expected = (1 + overshoot) * closed_form(model, x, y, norm)
-    torch.testing.assert_close(result.distance, expected)
+    expected = closed_form(model, x, y, norm)
+    torch.testing.assert_close(result.landing, (1 + overshoot) * expected)
+    # Bisecting ends beyond the boundary, by no more than 2^-16 of the step.
+    beyond = result.distance / expected - 1
+    assert (beyond > 0).all() and (beyond < (1 + overshoot) * 2**-16 + 1e-9).all()
     assert (result.iterations == 1).all() and result.fooled.all()
+
+
+@pytest.mark.parametrize("norm", ORDER)
+def test_deepfool_stops_at_the_boundary(norm):
+    model = conv_net().double()
+    x, y = batch(conv_net(), right=True)
+    x = x.double()
+    result = deepfool(model, x, y, norm)
+    assert result.fooled.all() and (result.iterations > 1).any()
+    with torch.no_grad():
+        assert torch.equal(model(result.images).argmax(1), result.predicted.long())
+        # Before the last step the image was right: so it is just short of the point found, along that step.
+        for steps in result.iterations.unique().tolist():
+            chosen = result.iterations == steps
+            short = x[chosen]
+            if steps > 1:
+                short = deepfool(model, x[chosen], y[chosen], norm, max_iterations=steps - 1).images
+            near = short + (1 - 1e-3) * (result.images[chosen] - short)
+            assert (model(near).argmax(1) == y[chosen]).all()
+    assert (result.distance < result.landing).all()
+    assert (result.distance > 0.9 * result.landing).all()
 
 
 @pytest.mark.parametrize("norm", ORDER)
@@ -156,7 +196,7 @@ def test_deepfool_agrees_with_foolbox(norm):
     assert result.fooled.all()
     # Foolbox adds 1e-4 to every step.
     atol = 1.02e-4 * result.iterations.max().item()
-    torch.testing.assert_close(result.distance, expected, rtol=1e-3, atol=atol)
+    torch.testing.assert_close(result.landing, expected, rtol=1e-3, atol=atol)
     assert (result.iterations > 1).any()
 
 
@@ -183,7 +223,7 @@ def test_deepfool_marks_what_it_cannot_fool():
     short = deepfool(model, x, y, "l2", max_iterations=1)
     assert torch.equal(short.fooled, full.iterations == 1)
     assert short.fooled.any() and not short.fooled.all()
-    assert torch.equal(short.distance.isinf(), ~short.fooled)
+    assert torch.equal(short.distance.isinf(), ~short.fooled) and torch.equal(short.landing.isinf(), ~short.fooled)
 
 
 def test_deepfool_crosses_a_boundary_it_starts_on():

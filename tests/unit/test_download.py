@@ -10,8 +10,9 @@ import zipfile
 import pytest
 from http_server import serving
 
-from dprobust import download
-from dprobust.download import ChecksumError, DownloadError, File, fetch, http_get
+from dprobust.sources import download
+from dprobust.sources.download import DownloadError, fetch, http_get
+from dprobust.sources.file import ChecksumError, File
 
 CONTENT = bytes(range(256)) * 2000
 FILE = File("digits-idx", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), ("digits.idx",), gzipped=True)

@@ -59,7 +59,7 @@ def test_unknown_module_is_an_error(package):
 
 def test_stages_depend_on_what_they_use():
     """The real package: an attack's edit retrains nothing, a plot's edit measures nothing."""
-    training = fingerprint("training", "models", "datasets")
+    training = fingerprint("training", "models", "arrays")
     assert training != fingerprint("attacks", "models") != fingerprint("plots.fgsm")
     files = {path.name for path in module.closure("training")}
-    assert "dpsgd.py" in files and "datasets.py" in files and "attacks.py" not in files and "style.py" not in files
+    assert "dpsgd.py" in files and "arrays.py" in files and "attacks.py" not in files and "style.py" not in files

@@ -6,18 +6,21 @@ import json
 import zipfile
 
 import numpy as np
-import pandas as pd
 import pytest
+import torch
 
-from dprobust import mnist_c
-from dprobust.corruptions import NAMES
-from dprobust.download import File
+from dprobust import arrays
+from dprobust.corruptions import NAMES, corrupt
+from dprobust.corruptions.pessimal import pessimal_pattern
 from dprobust.errors import UserError
-from dprobust.study import Run
-from dprobust.tables import corruptions as table
+from dprobust.materials.mnist_c import make as mnist_c
+from dprobust.materials.mnist_c import settings
+from dprobust.recipe import Training
+from dprobust.sources.file import File
 
 N = 3
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 28, 28), np.uint8)
+PATTERN = np.random.default_rng(1).normal(size=(14, 14)).astype(np.float32)
 
 
 def npy(array):
@@ -52,10 +55,14 @@ def mirror(tmp_path, monkeypatch):
     return folder
 
 
-def prepare(tmp_path, source, mirrors=(), pattern=lambda: np.eye(14, dtype=np.float32)):
-    mnist_c.prepare(source, IMAGES, pattern, tmp_path / "kept", tmp_path / "out.npz", mirrors)
-    with np.load(tmp_path / "out.npz") as sets:
-        return dict(sets), json.loads((tmp_path / "out.json").read_text())
+def prepare(tmp_path, item, mirrors=(), pattern=PATTERN):
+    arrays.save(tmp_path / "test.npz", IMAGES, np.zeros(N, np.uint8), 10)
+    inputs = {"test": tmp_path / "test.npz", "pattern": tmp_path / "pattern.npz"}
+    if pattern is not None:
+        np.savez(inputs["pattern"], pattern=pattern)
+    mnist_c.make(item, inputs, tmp_path / "kept" / f"{item}.npz", mirrors)
+    with np.load(tmp_path / "kept" / f"{item}.npz") as sets:
+        return dict(sets), json.loads((tmp_path / "kept" / f"{item}.json").read_text())
 
 
 @pytest.mark.parametrize("source", ["zenodo", "auto"])
@@ -86,6 +93,8 @@ def test_generated_sets(mirror, tmp_path, monkeypatch, source):
     sets, origins = prepare(tmp_path, source, [str(textures)])
     assert tuple(sets) == NAMES and set(origins.values()) == {"generated, seed 0"}
     np.testing.assert_array_equal(sets["inverse"], 255 - IMAGES)
+    expected = corrupt(IMAGES, "pessimal_noise", 0, pattern=PATTERN)
+    np.testing.assert_array_equal(sets["pessimal_noise"], expected)
     assert all(array.shape == (N, 28, 28) and array.dtype == np.uint8 for array in sets.values())
 
 
@@ -122,22 +131,56 @@ def test_members_are_never_written_to_disk(tmp_path):
         mnist_c.read_member(path, "m/y.npy", N)
 
 
-def test_table_2():
-    runs = [Run(), Run(1.3, 1.0)]
-    rows = [
-        {"run": run.name, "seed": seed, "metric": "accuracy", "corruption": name, "source": "zenodo", "value": value}
-        for run, clean in zip(runs, (0.9, 0.7), strict=True)
-        for seed in (0, 1)
-        for name, value in [("identity", 0.99), *((n, clean + 0.02 * seed) for n in NAMES)]
-    ]
-    paper = {run.name: dict.fromkeys(NAMES, value) for run, value in zip(runs, (90.0, 75.0), strict=True)}
-    paper["sgd"]["fog"] = 59.0
-    data, shown = table.make(pd.DataFrame(rows), runs, {"paper": paper})
-    assert list(shown["corruption"]) == ["identity", *NAMES, "average of 31", "average of the official 15"]
-    fog = data[(data["corruption"] == "fog") & (data["run"] == "sgd")].iloc[0]
-    assert tuple(fog[["mean", "min", "max"]]) == pytest.approx((91, 90, 92)) and fog["seeds"] == 2
-    read = shown.set_index("corruption")
-    assert read.loc["fog", "SGD"] == "91.00 (59.00)" and read.loc["fog", "difference"] == "20.00 (-16.00)"
-    assert read.loc["average of 31", "SGD"] == "91.00 (89.00)"
-    assert read.loc["average of the official 15", "SGD"] == f"91.00 ({(14 * 90 + 59) / 15:.2f})"
-    assert read.loc["identity", "SGD"] == "99.00"
+def test_a_damaged_pattern_is_one_line_and_nothing_is_written(mirror, tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist_c, "FROST", ())
+    for pattern in (np.zeros((14, 13)), None):
+        (tmp_path / "pattern.npz").write_bytes(b"PK junk")
+        with pytest.raises(UserError, match=r"pattern\.npz: ") as error:
+            prepare(tmp_path, "generate", pattern=pattern)
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_the_pattern_is_sought_on_a_network_trained_as_written(tmp_path, monkeypatch):
+    """What goes where; the search has tests of its own (test_pessimal.py)."""
+    from torch import nn
+
+    rng, done = np.random.default_rng(0), {}
+    for split, n in (("train", 30), ("test", 4)):
+        images = rng.integers(0, 256, (n, 28, 28), np.uint8)
+        arrays.save(tmp_path / f"{split}.npz", images, np.arange(n) % 10, 10)
+
+    def build(model, shape, classes, seed):
+        done["model"] = (dict(model), tuple(shape), classes, seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+    def train(model, data, test, training, stream):
+        nn.init.normal_(model[1].weight, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(model[1].bias)
+        done["training"] = (len(data), len(test), training, stream)
+
+    monkeypatch.setattr(mnist_c, "build", build)
+    monkeypatch.setattr(mnist_c, "train", train)
+    monkeypatch.setattr(mnist_c, "IMAGES", 20)
+    mnist_c.make("pessimal", {s: tmp_path / f"{s}.npz" for s in ("train", "test")}, tmp_path / "pessimal.npz")
+
+    normalize = {"mean": [0.1307], "std": [0.3081]}
+    model = {"name": "lenet", "hidden": [500], "normalize": normalize, "init": "default"}
+    assert done["model"] == (model, (1, 28, 28), 10, 0)
+    recipe = Training(epochs=1, batch_size=64, lr=0.05, momentum=0.5)
+    assert done["training"] == (30, 4, recipe, ("pessimal",))
+    network = build(model, (1, 28, 28), 10, 0)
+    train(network, (), (), None, ())
+    first = arrays.load(tmp_path / "train.npz").take(np.arange(20))
+    found = arrays.read_npz(tmp_path / "pessimal.npz")
+    np.testing.assert_array_equal(found["pattern"], pessimal_pattern(network, first.images[:, 0], first.labels))
+    assert found["pattern"].shape == (14, 14) and list(found) == ["pattern"]
+    assert json.loads((tmp_path / "pessimal.json").read_text()).keys() == {"pattern"}
+
+
+def test_settings():
+    for item in settings.ITEMS:
+        assert settings.inputs(item)["test"] == "data/mnist/test.npz"
+    assert "pattern" not in settings.inputs("zenodo") and "train" in settings.inputs("pessimal")
+    assert settings.inputs("auto") == settings.inputs("generate")
+    assert settings.inputs("generate")["pattern"] == "data/mnist_c/pessimal.npz"

@@ -1,5 +1,4 @@
 import copy
-import json
 import subprocess
 import sys
 
@@ -7,73 +6,49 @@ import pytest
 import yaml
 from helpers import ROOT
 
-from dprobust.study import ConfigError, Run, Study
+from dprobust.study import ConfigError, Study
 
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 PAPER = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
 
 def study(change=lambda config: None, config=PAPER):
     config = copy.deepcopy(config)
     change(config)
-    return Study(config, SCHEMA)
-
-
-@pytest.mark.parametrize(
-    ("run", "name", "noise_std", "multiplier"),
-    [
-        (Run(1.3, 1.0), "dpsgd_sigma=1.3_clip=1.0", 1.3, 1.3),
-        (Run(1.3, 0.5), "dpsgd_sigma=1.3_clip=0.5", 0.65, 1.3),
-        (Run(1.3, 0.5, "sigma"), "dpsgd_sigma=1.3_clip=0.5_noise=sigma", 1.3, 2.6),
-        (Run(0.0, 10.0), "dpsgd_sigma=0.0_clip=10.0", 0.0, 0.0),
-        (Run(2.0, 1e-5), "dpsgd_sigma=2.0_clip=1e-05", 2e-5, 2.0),
-    ],
-)
-def test_runs(run, name, noise_std, multiplier):
-    assert run.name == name and Run.parse(name) == run
-    assert run.noise_std == pytest.approx(noise_std) and run.noise_multiplier == pytest.approx(multiplier)
-
-
-def test_sgd_is_its_own_run():
-    assert Run().name == "sgd" and Run.parse("sgd") == Run() and not Run().private
-
-
-def test_at_clip_1_the_noise_rules_are_one_run():
-    assert Run(1.3, 1.0, "sigma") == Run(1.3, 1.0)
+    return Study(config)
 
 
 def test_the_paper_trains_shared_runs_once():
-    """On MNIST all but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 35. CIFAR-10 has two."""
+    """On MNIST all but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 37. CIFAR-10 has two."""
     paper = study()
     runs = paper.runs("mnist")
-    assert len(runs) == len(set(runs)) == 17
-    assert sum(len(figure.runs) for figure in paper.figures.values() if figure.dataset == "mnist") == 35
-    names = ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig5a", "fig5b", "fig5c"]
-    names += ["fig6_fgsm", "fig6a", "fig6b", "fig6c", "fig7"]
-    assert list(paper.figures) == names and list(paper.tables) == ["table1", "table2"]
+    assert len(runs) == len(set(runs)) == len(paper.trained("mnist")) == 17
+    figures = paper.section("figures")
+    own = [figure for figure in figures if figure.settings.dataset == "mnist"]
+    assert sum(len(figure.runs) for figure in own) == 37
+    names = ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig4_stable", "fig5a", "fig5b", "fig5c"]
+    names += ["fig6_fgsm", "fig6a", "fig6b", "fig6c", "fig7", "mnist_c_auto"]
+    assert [figure.name for figure in figures] == names
+    assert [table.name for table in paper.section("tables")] == ["accuracy", "privacy", "table1", "table2"]
     assert [run.name for run in paper.runs("cifar10")] == ["sgd", "dpsgd_sigma=1.0_clip=3.0"]
-    assert paper.training("mnist", "dpsgd_sigma=1.3_clip=0.5_noise=sigma") == {
-        "epochs": 50,
-        "batch_size": 256,
-        "lr": 0.05,
-        "momentum": 0.0,
-        "weight_decay": 0.0,
-        "augment": [],
-        "sampling": "poisson",
-        "engine": "fused",
-        "clip": 0.5,
-        "noise_std": 1.3,
-    }
-    assert "clip" not in paper.training("mnist", "sgd") and paper.sizes("mnist")["train"] == 60_000
+    training = paper.run("mnist", "dpsgd_sigma=1.3_clip=0.5_noise=sigma").training
+    assert (training.epochs, training.batch_size, training.lr, training.sampling) == (50, 256, 0.05, "poisson")
+    assert (training.clip, training.noise_std, training.noise_multiplier) == (0.5, 1.3, 2.6)
+    assert paper.run("mnist", "sgd").training.clip is None and paper.facts_of("mnist").train == 60_000
+
+
+def test_a_display_of_everything_shows_every_run_once():
+    paper = study()
+    shown = [(dataset, run.name) for dataset, run in paper.displays["accuracy"].runs]
+    assert len(shown) == len(set(shown)) == 19 and paper.displays["accuracy"].target == "accuracy_table"
 
 
 def test_defaults_are_filled_in_and_the_config_left_alone():
-    config = {"study": "mine", "datasets": {"mnist": {}}, "figures": {"f": {"metric": "fgsm", "runs": ["sgd"]}}}
+    config = {"study": "mine", "datasets": {"mnist": {}}, "figures": {"f": {"shows": "fgsm", "runs": ["sgd"]}}}
     before = copy.deepcopy(config)
     mine = study(config=config)
     assert config == before
-    assert mine.seeds == [0] and mine.training("mnist", "sgd")["sampling"] == "shuffle"
-    assert mine.dataset("mnist")["metrics"]["fgsm"]["losses"] == ["ce", "ce_stable", "margin"]
+    assert mine.seeds == [0] and mine.run("mnist", "sgd").training.sampling == "shuffle"
+    assert mine.dataset("mnist").metrics.fgsm.losses == ["ce", "ce_stable", "margin"]
 
 
 @pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)
@@ -86,6 +61,48 @@ def test_presets_fit(preset):
     assert config["label"]
 
 
+def test_any_setting_makes_a_run():
+    """The controls that the captions call for can be written down."""
+    runs = [
+        "sgd",
+        {"sigma": 1.3, "clip": [1, 3, 10], "lr": [0.05, 0.0167, 0.005], "pair": True},
+        {"algorithm": "sgd", "clip": 1.0},
+        {"algorithm": "sgd", "sigma": 1.0},
+        {"algorithm": "sgd", "stop": {"accuracy": 0.965}},
+        {"epsilon": 3.0, "clip": 1.0},
+        {"sigma": 1.3, "clip": 1.0, "temperature": [0.5, 2.0]},
+        {"algorithm": "sgd", "model": {"activation": "tanh", "pooling": "avg"}},
+        {"algorithm": "sgd", "model": {"name": "small_cnn"}, "init": "xavier"},
+    ]
+    mine = study(lambda c: first(c).update(runs=runs, paper_gap=[]))
+    shown = [run.name for _, run in mine.displays["fig2"].runs]
+    assert shown == [
+        "sgd",
+        "dpsgd_sigma=1.3_clip=1.0",
+        "dpsgd_sigma=1.3_clip=3.0_lr=0.0167",
+        "dpsgd_sigma=1.3_clip=10.0_lr=0.005",
+        "sgd_clip=1.0",
+        "sgd_sigma=1.0",
+        "sgd_stop.accuracy=0.965",
+        "dpsgd_epsilon=3.0_clip=1.0",
+        "dpsgd_sigma=1.3_clip=1.0_temperature=0.5",
+        "dpsgd_sigma=1.3_clip=1.0_temperature=2.0",
+        "sgd_model.activation=tanh_model.pooling=avg",
+        shown[-1],
+    ]
+    assert "model.name=small_cnn" in shown[-1] and "init=xavier" in shown[-1]
+    trained = set(mine.trained("mnist"))
+    assert not any("temperature" in name for name in trained) and "sgd_sigma=1.0" in trained
+    assert mine.run("mnist", "dpsgd_epsilon=3.0_clip=1.0").training.delta == 1e-6
+
+
+def test_given_weights_are_not_trained():
+    runs = ["sgd", {"weights": "a.pt", "name": "mine", "privacy": {"epsilon": 3.0, "delta": 1e-5}}]
+    mine = study(lambda c: first(c).update(runs=runs))
+    run = mine.run("mnist", "weights=mine")
+    assert "weights=mine" not in mine.trained("mnist") and mine.seeds_of(run) == [0]
+
+
 def mnist(config):
     return config["datasets"]["mnist"]
 
@@ -94,21 +111,42 @@ def first(config):
     return config["figures"]["fig2"]
 
 
+def second(config):
+    return config["figures"]["fig3a"]
+
+
 ERRORS = {
     "typo at the top": (lambda c: c.update(seed=1), "(top level): unknown key 'seed'; did you mean 'seeds'?"),
     "typo below": (lambda c: mnist(c)["training"]["sgd"].update(epoch=1), "datasets.mnist.training.sgd: unknown key"),
     "type": (lambda c: mnist(c)["training"]["sgd"].update(lr="fast"), 'training.sgd.lr: found "fast", expected number'),
     "YAML's text": (lambda c: mnist(c)["privacy"].update(deltas=["1e-6"]), 'deltas[0]: found "1e-6", expected number'),
     "metric": (lambda c: mnist(c)["metrics"].update(fgsn={}), "metrics: unknown key 'fgsn'; did you mean 'fgsm'?"),
-    "dataset": (lambda c: c["datasets"].update(svhn={}), 'datasets: found "svhn", expected one of mnist'),
+    "dataset": (lambda c: c["datasets"].update(svhn={}), "datasets.svhn.source: "),
+    "infinite": (lambda c: mnist(c)["training"]["sgd"].update(lr=float("inf")), "sgd.lr: found Infinity, expected a"),
+    "nan": (lambda c: second(c).update(runs=[{"sigma": float("nan"), "clip": 1}]), "runs[0].sigma: found NaN"),
     "sigma": (
         lambda c: first(c).update(runs=[{"sigma": -1, "clip": 1}]),
         "runs[0].sigma: found -1, must be at least 0",
     ),
     "clip": (lambda c: first(c).update(runs=[{"sigma": 1, "clip": [0]}]), "clip[0]: found 0, must be more than 0"),
-    "no clip": (lambda c: first(c).update(runs=[{"sigma": 1}]), "figures.fig2.runs[0]: missing key 'clip'"),
+    "no clip": (lambda c: first(c).update(runs=[{"sigma": 1}]), "figures.fig2.runs: a DP-SGD run needs clip"),
+    "no noise": (lambda c: first(c).update(runs=[{"clip": 1}]), "figures.fig2.runs: a DP-SGD run needs sigma or"),
+    "both": (lambda c: first(c).update(runs=[{"sigma": 1, "epsilon": 1, "clip": 1}]), "sigma and epsilon exclude"),
+    "pairs": (
+        lambda c: first(c).update(runs=[{"sigma": [1, 2], "clip": [1, 2, 3], "pair": True}]),
+        "figures.fig2.runs: pair: lists of different lengths (sigma 2, clip 3)",
+    ),
+    "stop of a private run": (
+        lambda c: first(c).update(runs=[{"sigma": 1, "clip": 1, "stop": {"accuracy": 0.9}}]),
+        "figures.fig2.runs: a training with noise cannot stop",
+    ),
     "run": (lambda c: first(c).update(runs=["adam"]), 'runs[0]: found "adam", expected one of sgd'),
+    "setting of a run": (lambda c: first(c).update(runs=[{"sigma": 1, "clip": 1, "l": 1}]), "runs[0]: unknown key 'l'"),
     "noise": (lambda c: first(c).update(runs=[{"sigma": 1, "clip": 1, "noise": "x"}]), 'noise: found "x"'),
+    "model of a run": (
+        lambda c: first(c).update(runs=[{"algorithm": "sgd", "model": {"activation": "gelu"}}]),
+        'figures.fig2.runs: found "gelu", expected one of relu, tanh',
+    ),
     "duplicate seed": (lambda c: c.update(seeds=[0, 1, 0]), "seeds: 0 is listed twice"),
     "duplicate value": (lambda c: first(c).update(runs=[{"sigma": [1, 1.0], "clip": 1}]), "sigma: 1.0 is listed twice"),
     "duplicate run": (
@@ -121,7 +159,7 @@ ERRORS = {
     "loss": (lambda c: first(c).update(losses=["dlr"]), 'fig2.losses[0]: found "dlr", expected one of ce,'),
     "loss that is not measured": (
         lambda c: mnist(c)["metrics"]["fgsm"].update(losses=["ce"]),
-        "figures.fig2.losses: margin is not among datasets.mnist.metrics.fgsm.losses",
+        "figures.fig2",
     ),
     "channels": (
         lambda c: mnist(c)["model"].update(normalize={"mean": [0, 0], "std": [1]}),
@@ -131,17 +169,17 @@ ERRORS = {
         lambda c: first(c).update(dataset="cifar100"),
         "figures.fig2.dataset: 'cifar100' is not among the datasets (mnist, cifar10)",
     ),
-    "model of other images": (
-        lambda c: c["datasets"]["cifar10"]["model"].update(name="lenet"),
-        "datasets.cifar10.model.name: lenet takes 1 x 28 x 28 images, cifar10 has 3 x 32 x 32",
-    ),
     "crops of features": (
         lambda c: c["datasets"]["cifar10"]["training"]["sgd"].update(augment=["crop"]),
         "datasets.cifar10.training.sgd.augment: frozen layers have no features of crops",
     ),
     "pre-training on other images": (
         lambda c: c["datasets"]["cifar10"]["pretraining"].update(dataset="mnist"),
-        "datasets.cifar10.model.name: cifarnet takes 3 x 32 x 32 images, mnist has 1 x 28 x 28",
+        "datasets.cifar10.pretraining.dataset: mnist has 1 x 28 x 28 images, cifar10 3 x 32 x 32",
+    ),
+    "pre-training on the private data": (
+        lambda c: c["datasets"]["cifar10"]["pretraining"].update(dataset="cifar10"),
+        "datasets.cifar10.pretraining.dataset: cifar10 is what is to be kept private",
     ),
     "override": (
         lambda c: mnist(c).update(sha256={"train-images-idx3-ubyte": "abc"}),
@@ -149,46 +187,34 @@ ERRORS = {
     ),
     "relative to nothing": (
         lambda c: c["datasets"]["cifar10"]["metrics"]["fgsm"].update(eps=[0.1]),
-        "figures.fig6_fgsm.relative: needs 0.0 in datasets.cifar10.metrics.fgsm.eps",
+        "figures.fig6_fgsm",
     ),
-    "change of one run": (
-        lambda c: c["figures"]["fig6a"].update(runs=["sgd"]),
-        "figures.fig6a.paper_change: needs two runs",
-    ),
+    "change of one run": (lambda c: c["figures"]["fig6a"].update(runs=["sgd"]), "figures.fig6a"),
     "corruptions of other images": (
-        lambda c: c["tables"]["table2"].update(dataset="cifar10"),
-        "datasets.cifar10.metrics.corruptions.sets: tables.table2 needs a file of corrupted test images",
+        lambda c: c["tables"]["table2"].update(dataset="cifar10", paper=""),
+        "datasets.cifar10.metrics.corruptions",
     ),
-    "gap of one run": (lambda c: first(c).update(runs=["sgd"]), "figures.fig2.paper_gap: needs two runs"),
-    "ratio of one run": (
-        lambda c: c["figures"]["fig5c"].update(runs=["sgd"]),
-        "figures.fig5c.paper_ratio: needs two runs",
-    ),
-    "means of more runs": (
-        lambda c: c["figures"]["fig5a"].update(runs=["sgd"]),
-        "figures.fig5a.paper_means: 2 values, but the figure has 1 run(s)",
-    ),
+    "gap of one run": (lambda c: first(c).update(runs=["sgd"]), "figures.fig2"),
     "norm": (lambda c: c["figures"]["fig5a"].update(norm="l1"), 'fig5a.norm: found "l1", expected one of linf, l2'),
-    "another metric's key": (lambda c: c["figures"]["fig5c"].update(norm="l2"), "fig5c: unknown key 'norm'"),
-    "eigenvalues": (
-        lambda c: mnist(c)["metrics"]["curvature"].update(eigenvalues=785),
-        "curvature.eigenvalues: 785, but an image of mnist has 784 pixels",
-    ),
-    "restarts": (
-        lambda c: mnist(c)["metrics"]["pgd"].update(restarts=3),
-        "metrics.pgd.restarts: found 3, expected one of 1",
-    ),
-    "sample": (
-        lambda c: mnist(c).update(test_size=4),
-        "cross_sections.samples: 4, but images 0 to 3 are in use",
-    ),
-    "table's loss that is not measured": (
-        lambda c: mnist(c)["metrics"]["pgd"].update(losses=["ce"]),
-        "tables.table1.losses: margin is not among datasets.mnist.metrics.pgd.losses",
-    ),
+    "another display's key": (lambda c: c["figures"]["fig5c"].update(norm="l2"), "fig5c: unknown key 'norm'"),
+    "kind of display": (lambda c: first(c).update(shows="fgms"), 'fig2: found "fgms", expected one of'),
+    "no kind of display": (lambda c: first(c).pop("shows"), "fig2: missing key 'shows'"),
+    "restarts": (lambda c: mnist(c)["metrics"]["pgd"].update(restarts=3), "metrics.pgd"),
     "study": (lambda c: c.update(study="../up"), 'study: found "../up", must match'),
-    "nothing": (lambda c: c.pop("figures"), "(top level): missing key 'figures'"),
-    "null": (lambda c: c.update(datasets=None), "datasets: found null, expected object"),
+    "long study": (lambda c: c.update(study="x" * 300), "study: found"),
+    "line break": (lambda c: c.update(study="x\n"), "study: found"),
+    "nothing": (lambda c: c.pop("study"), "(top level): missing key 'study'"),
+    "null": (lambda c: c.update(datasets=None), "datasets: found null, expected mapping"),
+    "number for a name": (lambda c: c["figures"].update({7: first(c)}), "figures"),
+    "a rule's name": (
+        lambda c: c["figures"].update(report=first(c)),
+        "figures.report: report is a rule of the workflow; give it a `target` or a name",
+    ),
+    "a rule's name as target": (lambda c: first(c).update(target="train"), "figures.fig2.target: train is a rule"),
+    "one target twice": (lambda c: first(c).update(target="fig3a"), "has the target 'fig3a', too"),
+    "one name twice": (lambda c: c["tables"].update(fig2=c["tables"]["table1"]), "of the same name; rename one"),
+    "paper": (lambda c: c["tables"]["table1"].update(paper="../../README.md"), "tables.table1.paper: no file"),
+    "extension": (lambda c: c.update(extensions=["nowhere"]), "extensions: no folder nowhere"),
 }
 
 
@@ -198,7 +224,15 @@ def test_errors_name_the_key_in_one_line(name):
     with pytest.raises(ConfigError) as error:
         study(change)
     assert message in str(error.value)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_figures_and_tables_may_have_the_names_of_metrics_and_displays():
+    def own(config):
+        config["figures"] = {"distances": first(config)}
+        config["tables"] = {"fgsm": config["tables"]["table1"]}
+
+    assert set(study(own).displays) == {"distances", "fgsm"}
 
 
 def test_null_leaves_out_a_dataset_with_its_figures_or_a_single_one():
@@ -208,12 +242,13 @@ def test_null_leaves_out_a_dataset_with_its_figures_or_a_single_one():
         config["datasets"]["mnist"] = config["figures"]["fig6b"] = None
 
     rest = study(overlay)
-    assert list(rest.figures) == ["fig6_fgsm", "fig6a", "fig6c"] and not rest.tables
-    assert list(rest.config["datasets"]) == ["cifar10"] and rest.pretrained == ["cifar10"]
+    assert [figure.name for figure in rest.section("figures")] == ["fig6_fgsm", "fig6a", "fig6c"]
+    assert [table.name for table in rest.section("tables")] == ["accuracy", "privacy"]
+    assert list(rest.datasets) == ["cifar10"]
     assert rest.runs("cifar10") == paper.runs("cifar10")
-    # Their figures alone leave no runs, and nothing to pre-train.
-    bare = study(lambda c: c["figures"].update({name: None for name in paper.figures if name.startswith("fig6")}))
-    assert bare.runs("cifar10") == [] and bare.pretrained == []
+    # Without their figures there are no runs.
+    bare = study(lambda c: c["figures"].update({name: None for name in c["figures"] if name.startswith("fig6")}))
+    assert bare.runs("cifar10") == []
 
 
 def test_sources_and_what_is_not_official():
@@ -223,37 +258,20 @@ def test_sources_and_what_is_not_official():
         entry["pretraining"].update(mirrors=["c"], sha256={"y": "1" * 64})
 
     changed = study(overlay)
-    assert changed.source("cifar10") == {"mirrors": ["a", "b"], "sha256": {"x": "0" * 64}}
-    assert changed.source("cifar100") == {"mirrors": ["c"], "sha256": {"y": "1" * 64}}
+    assert changed.given("cifar10") == {"mirrors": ["a", "b"], "sha256": {"x": "0" * 64}}
+    assert changed.given("cifar100") == {"mirrors": ["c"], "sha256": {"y": "1" * 64}}
     assert changed.unofficial("cifar10") == {"x": "0" * 64, "y": "1" * 64} and changed.unofficial("mnist") == {}
     assert ("unofficial data", "x, y, by the SHA-256 in the config") in changed.facts()
     assert "unofficial data" not in dict(study().facts())
     assert dict(study().facts())["pre-training"].startswith("convolutions, on cifar100 (public), frozen: epochs")
 
 
-def test_every_key_of_the_schema_is_described():
-    schema = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-
-    def check(path, rules):
-        for key, rule in rules.get("properties", {}).items():
-            if "$ref" in rule:
-                rule = schema["$defs"][rule["$ref"].rsplit("/", 1)[1]] | rule
-            assert rule.get("description"), f"{path}.{key} has no description"
-            check(f"{path}.{key}", rule)
-        if rules.get("type") == "object":
-            assert {"additionalProperties", "unevaluatedProperties"} & set(rules), f"{path} takes any key"
-
-    check("", schema)
-    for name, rules in schema["$defs"].items():
-        check(name, rules)
-
-
-def test_a_study_needs_no_torch():
-    code = "import sys, dprobust.study, dprobust.fingerprint; sys.exit('torch' in sys.modules)"
+def test_a_study_and_its_plan_need_no_torch():
+    code = (
+        "import sys, yaml; from pathlib import Path; from dprobust.study import Study; from dprobust.plan import Plan\n"
+        "study = Study(yaml.safe_load(Path('config.yaml').read_text()))\n"
+        "plan = Plan(study, Path('workflow/scripts'))\n"
+        "[plan.show(name) for name in study.displays]\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'torchvision', 'opacus', 'matplotlib', 'snakemake')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-def test_settings_are_plain_values():
-    """Snakemake stores them and compares them: only what JSON knows may reach it."""
-    paper = study()
-    assert json.loads(json.dumps(paper.training("mnist", "sgd"))) == paper.training("mnist", "sgd")

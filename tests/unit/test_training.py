@@ -8,13 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from dprobust import checkpoints, training
-from dprobust.datasets import Split
+from dprobust.arrays import Split
 from dprobust.errors import UserError
-from dprobust.models import unit
-from dprobust.privacy import epsilon, shuffle_epsilon
+from dprobust.models.networks import unit
+from dprobust.privacy import epsilon, resolve, shuffle_epsilon
 from dprobust.recipe import Stop, Training
 from dprobust.seeds import generator
-from dprobust.training import batches, hold_out, resolve, train
+from dprobust.training import batches, hold_out, train
 
 
 def net(seed=0, dropout=0.0):
@@ -724,7 +724,7 @@ def test_without_an_epsilon_there_is_nothing_to_resolve():
 
 def test_an_epsilon_is_resolved_before_training():
     s = settings(epsilon=2.0, delta=1e-5, clip=1.0)
-    with pytest.raises(ValueError, match="dprobust.training.resolve"):
+    with pytest.raises(ValueError, match="dprobust.privacy.resolve"):
         trained(s)
     with pytest.raises(UserError, match="out of reach"):
         resolve(settings(epsilon=1e-4, delta=1e-5, clip=1.0, sampling="poisson"), 40)

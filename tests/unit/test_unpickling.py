@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dprobust.errors import UserError
-from dprobust.unpickling import DTYPES, unpickle_dict
+from dprobust.sources.unpickling import DTYPES, unpickle_dict
 
 ARRAY = np.arange(12, dtype=np.uint8).reshape(3, 4)
 VALUE = {b"data": ARRAY, b"labels": [0, 255, 70_000, -1], b"name": b"\xe4" * 300, b"nested": {b"a": [b"b", 1]}}

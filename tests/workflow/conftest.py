@@ -31,9 +31,9 @@ def smoke(tmp_path_factory, mnist):
 def _copy_mnist_c(folder):
     """The corrupted sets, if they were made before: they take a minute or two."""
     made = ROOT / "data" / "mnist_c"
-    if all((made / name).exists() for name in ("pessimal.npy", "generate.npz", "generate.json")):
+    if all((made / name).exists() for name in ("pessimal.npz", "generate.npz", "generate.json")):
         (folder / "data" / "mnist_c").mkdir()
-        for name in ("pessimal.npy", "generate.npz", "generate.json"):
+        for name in ("pessimal.npz", "generate.npz", "generate.json"):
             shutil.copy(made / name, folder / "data" / "mnist_c")
 
 

@@ -96,7 +96,8 @@ def test_the_convolutions_are_frozen_and_the_heads_are_not(tiny):
 
 
 def test_features_are_those_of_the_images_in_use(tiny):
-    from dprobust import datasets, models
+    from dprobust import arrays
+    from dprobust.models import networks as models
 
     trained = read(tiny, "models/cifar10/sgd/seed=0/train.json")
     model = models.load(
@@ -104,15 +105,15 @@ def test_features_are_those_of_the_images_in_use(tiny):
     )
     features, _ = models.split(model)
     for split, n in (("train", 160), ("test", 40)):
-        images = datasets.load(tiny.folder / f"data/cifar10/{split}.npz").first(n)
-        found = datasets.load(tiny.folder / RESULTS / f"features/cifar10/images/{split}.npz")
+        images = arrays.load(tiny.folder / f"data/cifar10/{split}.npz").take(slice(n))
+        found = arrays.load(tiny.folder / RESULTS / f"features/cifar10/images/{split}.npz")
         assert found.images.shape == (n, 6 * 25) and found.images.dtype == np.float32
         np.testing.assert_array_equal(found.labels, images.labels)
         with torch.no_grad():
             expected = features(models.unit(torch.from_numpy(images.images)))
         np.testing.assert_allclose(found.images, expected.numpy(), atol=1e-5)
-    mirrored = datasets.load(tiny.folder / RESULTS / "features/cifar10/mirrored/train.npz").images
-    images = datasets.load(tiny.folder / "data/cifar10/train.npz").images[:160, ..., ::-1]
+    mirrored = arrays.load(tiny.folder / RESULTS / "features/cifar10/mirrored/train.npz").images
+    images = arrays.load(tiny.folder / "data/cifar10/train.npz").images[:160, ..., ::-1]
     with torch.no_grad():
         expected = features(models.unit(torch.from_numpy(images.copy())))
     np.testing.assert_allclose(mirrored, expected.numpy(), atol=1e-5)
@@ -136,7 +137,7 @@ def test_what_is_not_official_is_marked_in_every_record(tiny):
     for path in provenance:
         assert set(json.loads(path.read_text())["unofficial_data"]) == UNOFFICIAL, path
     source = json.loads((tiny.folder / "data/cifar100/source.json").read_text())
-    assert source["cifar-100-python.tar.gz"]["verified"] == "sha256 override"
+    assert source["files"]["cifar-100-python.tar.gz"]["verified"] == "sha256 override"
     assert "unofficial data" in (tiny.folder / RESULTS / "report.html").read_text(encoding="utf-8")
 
 

@@ -1,33 +1,32 @@
-rule download:
+rule get:
     output:
-        train="data/{dataset}/train.npz",
-        test="data/{dataset}/test.npz",
-        source="data/{dataset}/source.json",
+        train=paths.DATA.replace("{split}", "train"),
+        test=paths.DATA.replace("{split}", "test"),
+        source="data/{source}/source.json",
     log:
-        "data/{dataset}/download.log",
+        "data/{source}/get.log",
     localrule: True
     conda:
-        "../../envs/analysis.yaml"
+        "../../envs/torch.yaml"
     resources:
         mem_mb=1000,
         runtime=30,
-    # No fingerprint and no mirrors: the checksums fix the content, and another would train everything again.
     params:
-        sha256=lambda wildcards: study.source(wildcards.dataset)["sha256"],
+        spec=of(plan.data, "source"),
     message:
-        "Getting {wildcards.dataset} and checking every file"
+        "Getting {wildcards.source} and checking every file"
     script:
-        "../scripts/download.py"
+        "../scripts/get.py"
 
 
-rule pessimal_noise:
+rule prepare:
     input:
-        train="data/mnist/train.npz",
-        test="data/mnist/test.npz",
+        unpack(of(plan.material_inputs, "material", "item")),
     output:
-        "data/mnist_c/pessimal.npy",
+        item="data/{material}/{item}.npz",
+        about="data/{material}/{item}.json",
     log:
-        "data/mnist_c/pessimal.log",
+        "data/{material}/{item}.log",
     conda:
         "../../envs/torch.yaml"
     threads: 1
@@ -35,31 +34,8 @@ rule pessimal_noise:
         mem_mb=3000,
         runtime=60,
     params:
-        code=fingerprint("corruptions.pessimal", "models", "training"),
+        spec=of(plan.material, "material", "item"),
     message:
-        "Finding the noise that hurts a network of our own most, for MNIST-C's pessimal_noise"
+        "Making {wildcards.item} of {wildcards.material}"
     script:
-        "../scripts/pessimal_noise.py"
-
-
-rule mnist_c:
-    input:
-        test="data/mnist/test.npz",
-        pattern=lambda wildcards: [] if wildcards.source == "zenodo" else "data/mnist_c/pessimal.npy",
-    output:
-        sets="data/mnist_c/{source}.npz",
-        origins="data/mnist_c/{source}.json",
-    log:
-        "data/mnist_c/{source}.log",
-    conda:
-        "../../envs/torch.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=60,
-    params:
-        code=fingerprint("mnist_c"),
-    message:
-        "Making the 31 test sets of MNIST-C (source: {wildcards.source})"
-    script:
-        "../scripts/mnist_c.py"
+        "../scripts/prepare.py"

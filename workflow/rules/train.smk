@@ -1,17 +1,10 @@
-PRETRAINED = "results/{study}/pretrained/{dataset}/features.safetensors"
-PRETRAINING = "results/{study}/pretrained/{dataset}/pretrain.json"
-FEATURES = "results/{study}/features/{dataset}/{view}/{split}.npz"
-MODEL = "results/{study}/models/{dataset}/{run}/seed={seed}/model.safetensors"
-TRAINED = "results/{study}/models/{dataset}/{run}/seed={seed}/train.json"
-
-
 rule pretrain:
     input:
-        train=partial(public_examples, "train"),
-        test=partial(public_examples, "test"),
+        train=lambda wildcards: plan.public_examples(wildcards.dataset, "train"),
+        test=lambda wildcards: plan.public_examples(wildcards.dataset, "test"),
     output:
-        features=PRETRAINED,
-        record=PRETRAINING,
+        features=paths.PRETRAINED,
+        record=paths.PRETRAINING,
     log:
         "results/{study}/logs/pretrain/{dataset}.log",
     benchmark:
@@ -24,26 +17,19 @@ rule pretrain:
         runtime=240,
         gpu=1,
     params:
-        model=lambda wildcards: study.dataset(wildcards.dataset)["model"],
-        dataset=lambda wildcards: study.pretraining(wildcards.dataset)["dataset"],
-        train_size=lambda wildcards: study.pretraining(wildcards.dataset)["train_size"],
-        dropout=lambda wildcards: study.pretraining(wildcards.dataset)["dropout"],
-        training=lambda wildcards: study.pretraining(wildcards.dataset)["training"],
-        unofficial=lambda wildcards: study.unofficial(wildcards.dataset),
-        device=study.config["device"],
-        code=fingerprint("training", "models", "datasets"),
+        spec=of(plan.pretrain, "dataset"),
     message:
-        "Pre-training the convolutions for {wildcards.dataset} on {params.dataset}"
+        "Pre-training the convolutions for {wildcards.dataset}"
     script:
         "../scripts/pretrain.py"
 
 
 rule features:
     input:
-        features=PRETRAINED,
-        images="data/{dataset}/{split}.npz",
+        features=paths.PRETRAINED,
+        images=lambda wildcards: plan.data_of(wildcards.dataset, wildcards.split),
     output:
-        FEATURES,
+        features=paths.FEATURES,
     log:
         "results/{study}/logs/features/{dataset}/{view}/{split}.log",
     conda:
@@ -54,10 +40,7 @@ rule features:
         runtime=30,
         gpu=1,
     params:
-        model=lambda wildcards: study.dataset(wildcards.dataset)["model"],
-        size=lambda wildcards: study.dataset(wildcards.dataset)[f"{wildcards.split}_size"],
-        device=study.config["device"],
-        code=fingerprint("models", "datasets"),
+        spec=of(plan.features, "dataset", "split", "view"),
     message:
         "Features of the {wildcards.split} {wildcards.view} of {wildcards.dataset}"
     script:
@@ -66,13 +49,10 @@ rule features:
 
 rule train:
     input:
-        train=partial(examples, "train"),
-        test=partial(examples, "test"),
-        mirrored=mirrored_examples,
-        features=lambda wildcards: pretrained(PRETRAINED, wildcards),
+        unpack(of(plan.training_inputs, "dataset", "run")),
     output:
-        model=MODEL,
-        record=TRAINED,
+        model=paths.MODEL,
+        record=paths.TRAINED,
     log:
         "results/{study}/logs/train/{dataset}/{run}/seed={seed}.log",
     benchmark:
@@ -85,14 +65,29 @@ rule train:
         runtime=240,
         gpu=1,
     params:
-        model=lambda wildcards: study.dataset(wildcards.dataset)["model"],
-        training=lambda wildcards: study.training(wildcards.dataset, wildcards.run),
-        train_size=lambda wildcards: study.dataset(wildcards.dataset)["train_size"],
-        test_size=lambda wildcards: study.dataset(wildcards.dataset)["test_size"],
-        unofficial=lambda wildcards: study.unofficial(wildcards.dataset),
-        device=study.config["device"],
-        code=fingerprint("training", "models", "datasets"),
+        spec=of(plan.train, "dataset", "run"),
     message:
         "Training {wildcards.run} on {wildcards.dataset}, seed {wildcards.seed}"
     script:
         "../scripts/train.py"
+
+
+rule account:
+    input:
+        trained=lambda wildcards: plan.files(paths.TRAINED, **wildcards, seed=study.seeds),
+    output:
+        record=paths.PRIVACY,
+    log:
+        "results/{study}/logs/account/{dataset}/{run}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=1500,
+        runtime=10,
+    params:
+        spec=of(plan.account, "dataset", "run"),
+    message:
+        "Privacy of {wildcards.run} on {wildcards.dataset}"
+    script:
+        "../scripts/account.py"

@@ -6,17 +6,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from dprobust.errors import UserError
+from dprobust.extensions import importable
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[Any]:
+def job(snakemake: Any) -> Iterator[SimpleNamespace]:
     """Run a script's body: messages and tracebacks go to the job's log, threads are as the rule says.
 
     What a user can mend (a `UserError`, a full disk, a missing file) ends the job with one line; anything else is a
     defect and keeps its traceback.
+
+    Yields:
+        spec, what defines the result (`dprobust.plan`); inputs and outputs, name -> path or list of paths; about,
+        the wildcards.
     """
     with Path(snakemake.log[0]).open("w", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         logging.basicConfig(stream=log, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
@@ -24,7 +30,13 @@ def job(snakemake: Any) -> Iterator[Any]:
         for library in ("OMP", "MKL", "OPENBLAS"):  # read when the library is loaded: before torch is first imported
             os.environ[f"{library}_NUM_THREADS"] = str(snakemake.threads)
         try:
-            yield snakemake
+            importable(snakemake.config.get("extensions") or [])
+            yield SimpleNamespace(
+                spec=snakemake.params.spec,
+                inputs={name: _paths(value) for name, value in snakemake.input.items()},
+                outputs={name: Path(value) for name, value in snakemake.output.items()},
+                about=dict(snakemake.wildcards.items()),
+            )
         except (UserError, OSError) as error:
             logging.error("error: %s", error)
             sys.exit(1)
@@ -33,13 +45,8 @@ def job(snakemake: Any) -> Iterator[Any]:
             sys.exit(1)
 
 
-def mirrors(snakemake: Any, dataset: str) -> list[str]:
-    """The mirrors of the config for a dataset. They are no parameter of a rule: another mirror gives the same files,
-    and should not have everything made from them made again."""
-    from dprobust.study import Study
-
-    schema = Path(snakemake.scriptdir).parent / "schemas" / "config.schema.yaml"
-    return Study(snakemake.config, schema).source(dataset)["mirrors"]
+def _paths(value: Any) -> Path | list[Path]:
+    return Path(value) if isinstance(value, str) else list(map(Path, value))
 
 
 def device(wanted: str) -> Any:
@@ -47,7 +54,6 @@ def device(wanted: str) -> Any:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    torch.backends.cudnn.deterministic = True
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("config: device: cuda is asked for, but torch finds no CUDA GPU; use auto or cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")

@@ -2,18 +2,7 @@
 
 from _job import device, job
 
-with job(snakemake):
-    from pathlib import Path
+with job(snakemake) as j:
+    from dprobust.stages.pretrain import features
 
-    import torch
-
-    from dprobust import datasets, models
-
-    p = snakemake.params
-    model = models.build(**p.model)
-    models.load_features(model, Path(snakemake.input.features))
-    data = datasets.load(Path(snakemake.input.images)).first(p.size)
-    images = torch.from_numpy(data.images)
-    images = images.flip(-1) if snakemake.wildcards.view == "mirrored" else images
-    features = models.compute_features(models.split(model)[0].to(device(p.device)), images)
-    datasets.save(Path(snakemake.output[0]), features.numpy(), data.labels)
+    features(j.spec, j.inputs, j.outputs["features"], device(j.spec["device"]))

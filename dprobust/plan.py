@@ -1,0 +1,374 @@
+"""The plan of a study: its files, and for each job a specification that defines its result.
+
+A specification holds plain values: settings, the fingerprint of the code that the job runs, and the keys of what it is
+made from. Files follow from specifications alone: neither the time of a file nor one that is made again alike changes
+what is to be done. Needs neither torch nor Snakemake.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dprobust import sources
+from dprobust.files import sha256
+from dprobust.fingerprint import fingerprint
+from dprobust.models.settings import code
+from dprobust.runs import Run
+from dprobust.schema import SECTIONS, ConfigError
+from dprobust.showing import FORMATS
+from dprobust.study import Display, Study
+
+DATA = "data/{source}/{split}.npz"
+PRETRAINED = "results/{study}/pretrained/{dataset}/features.safetensors"
+PRETRAINING = "results/{study}/pretrained/{dataset}/pretrain.json"
+FEATURES = "results/{study}/features/{dataset}/{view}/{split}.npz"
+MODEL = "results/{study}/models/{dataset}/{run}/seed={seed}/model.safetensors"
+TRAINED = "results/{study}/models/{dataset}/{run}/seed={seed}/train.json"
+RECORD = "results/{study}/records/{dataset}/{run}/seed={seed}/{metric}.csv"
+ARRAYS = RECORD.replace(".csv", ".npz")
+PRIVACY = "results/{study}/records/{dataset}/{run}/privacy.csv"
+
+Spec = dict[str, Any]
+
+__all__ = ["SECTIONS", "Plan", "Spec", "key"]
+
+
+def key(spec: Spec) -> str:
+    """16 hexadecimal digits for a specification."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def _sha256(path: Path, changed: int, size: int) -> str:
+    return sha256(path)
+
+
+def content(file: str, where: str) -> str:
+    """The SHA-256 of a user's file, kept as long as the file stays as it is."""
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"{where}: no file {file} (paths are relative to where snakemake is called)")
+    state = path.stat()
+    return _sha256(path, state.st_mtime_ns, state.st_size)
+
+
+class Plan:
+    """Files and specifications of a study.
+
+    Args:
+        study: the study.
+        scripts: the folder of the jobs' scripts, whose code counts.
+    """
+
+    def __init__(self, study: Study, scripts: Path) -> None:
+        self.study, self.registry, self.scripts = study, study.registry, scripts
+        for name in ("data", "material", "pretrain", "features", "train", "measure", "account", "show"):
+            setattr(self, name, cache(getattr(self, name)))
+
+    def code(self, script: str, *roots: str) -> str:
+        """The fingerprint of a stage: its script and what it reaches, and roots that it imports by name."""
+        return fingerprint(str(self.scripts / f"{script}.py"), *roots, packages=self.registry.packages)
+
+    def files(self, pattern: str, **values: Any) -> list[str]:
+        """The paths of a pattern for all combinations of values, each a value or a list."""
+        paths = [pattern.replace("{study}", self.study.name)]
+        for name, value in values.items():
+            choices = value if isinstance(value, list) else [value]
+            paths = [path.replace(f"{{{name}}}", str(choice)) for choice in choices for path in paths]
+        return list(dict.fromkeys(paths))
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+
+    def data(self, slug: str) -> Spec:
+        """Getting a dataset. The identity of its files fixes the content: neither code nor mirrors belong here."""
+        source = self.study.sources[slug]
+        given = self.study.given(source)["sha256"]
+        return {"source": source, "sha256": given, "identity": self._identity(source, given)}
+
+    def _identity(self, source: str, given: dict[str, str]) -> Spec:
+        return sources.identity(source, given, self.registry.sources)
+
+    def data_of(self, dataset: str, split: str) -> str:
+        """The file with a split of a dataset's images."""
+        return DATA.format(source=sources.slug(self.study.source(dataset), self.registry.sources), split=split)
+
+    def _data_key(self, source: str) -> str:
+        return key(self._identity(source, self.study.given(source)["sha256"]))
+
+    def material_inputs(self, material: str, item: str) -> dict[str, str]:
+        """What an item of a material is made from: key -> path."""
+        return dict(self.registry.material(material).inputs(item))
+
+    def material(self, material: str, item: str) -> Spec:
+        """Making an item of a material."""
+        package = self.registry.materials[material]
+        inputs = self.material_inputs(material, item)
+        return {
+            "package": package,
+            "item": item,
+            "inputs": {name: self._file_key(path, material) for name, path in inputs.items()},
+            "code": self.code("prepare", f"{package}.make:make"),
+        }
+
+    def _file_key(self, path: str, where: str) -> str:
+        """The key of a file that a metric or material needs: made here, or a user's."""
+        folder, name = Path(path).parent, Path(path).stem
+        if folder.parent == Path("data") and folder.name in self.registry.materials:
+            return key(self.material(folder.name, name))
+        if folder.parent == Path("data") and folder.name in self.study.sources:
+            return self._data_key(self.study.sources[folder.name])
+        return content(path, where)
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def _architecture(self, model: dict[str, Any]) -> list[str]:
+        """The modules that make a network, those that are ours to read."""
+        return [module for module in code(model["name"]) if module.partition(".")[0] in self.registry.roots]
+
+    def public_examples(self, dataset: str, split: str) -> str:
+        """What the convolutions of a dataset's networks are pre-trained on."""
+        source = self.study.dataset(dataset).pretraining.dataset
+        return DATA.format(source=sources.slug(source, self.registry.sources), split=split)
+
+    def pretrain(self, dataset: str) -> Spec:
+        """Pre-training the convolutions for a dataset."""
+        entry = self.study.dataset(dataset)
+        model = entry.model.plain()
+        return {
+            "public": entry.pretraining.dataset,
+            "data": self._data_key(entry.pretraining.dataset),
+            "train_size": entry.pretraining.train_size,
+            "dropout": entry.pretraining.dropout,
+            "training": entry.pretraining.training.plain(),
+            "model": model,
+            "unofficial": self.study.unofficial(dataset),
+            "device": self.study.settings.device,
+            "code": self.code("pretrain", *self._architecture(model)),
+        }
+
+    def features(self, dataset: str, split: str, view: str) -> Spec:
+        """What the pre-trained convolutions make of a dataset's images."""
+        entry = self.study.dataset(dataset)
+        model = entry.model.plain()
+        return {
+            "pretrained": key(self.pretrain(dataset)),
+            "model": model,
+            "data": self._data_key(self.study.source(dataset)),
+            "draw": self._draw(dataset, split),
+            "size": getattr(entry, f"{split}_size"),
+            "view": view,
+            "device": self.study.settings.device,
+            "code": self.code("features", *self._architecture(model)),
+        }
+
+    def _draw(self, dataset: str, split: str) -> str:
+        return f"{sources.slug(self.study.source(dataset), self.registry.sources)}/{split}"
+
+    def training_inputs(self, dataset: str, run: str) -> dict[str, str]:
+        """What a run is trained on: images, or features of them where the convolutions are pre-trained."""
+        if not self.study.dataset(dataset).pretraining:
+            return {split: self.data_of(dataset, split) for split in ("train", "test")}
+        (features,) = self.files(PRETRAINED, dataset=dataset)
+        views = {"train": ("images", "train"), "test": ("images", "test")}
+        if "flip" in self.study.run(dataset, run).training.augment:
+            views["mirrored"] = ("mirrored", "train")
+        named = {name: self.files(FEATURES, dataset=dataset, view=v, split=s)[0] for name, (v, s) in views.items()}
+        return named | {"features": features}
+
+    def train(self, dataset: str, run: str) -> Spec:
+        """Training a run, but for the seed."""
+        entry, chosen = self.study.dataset(dataset), self.study.run(dataset, run)
+        pretraining = key(self.pretrain(dataset)) if entry.pretraining else None
+        solved = ["dprobust.privacy:resolve"] if chosen.training.epsilon is not None else []
+        return {
+            "training": chosen.training.plain(),
+            "model": chosen.model,
+            "data": self._data_key(self.study.source(dataset)),
+            "pretrained": pretraining,
+            "draws": {split: self._draw(dataset, split) for split in ("train", "test")},
+            "sizes": {split: getattr(entry, f"{split}_size") for split in ("train", "test")},
+            "unofficial": self.study.unofficial(dataset),
+            "device": self.study.settings.device,
+            "code": self.code("train", *self._architecture(chosen.model), *solved),
+        }
+
+    def account(self, dataset: str, run: str) -> Spec:
+        """Accounting for the privacy of a run."""
+        return {
+            "trained": key(self.train(dataset, run)),
+            "deltas": self.study.dataset(dataset).privacy.deltas,
+            "code": self.code("account"),
+        }
+
+    # -- measuring ----------------------------------------------------------------------------------------------------
+
+    def measure_inputs(self, dataset: str, run: str, seed: str | int, metric: str) -> dict[str, str]:
+        """A model, the test images, and what the metric needs besides."""
+        chosen = self.study.run(dataset, run)
+        model = chosen.weights or self.files(MODEL, dataset=dataset, run=chosen.base, seed=seed)[0]
+        needs = {f"needs_{name}": path for name, path in self.study.needs(dataset, metric).items()}
+        return {"model": model, "test": self.data_of(dataset, "test"), **needs}
+
+    def measure(self, dataset: str, run: str, metric: str) -> Spec:
+        """Measuring a metric of a run, but for the seed."""
+        entry, chosen = self.study.dataset(dataset), self.study.run(dataset, run)
+        package = self.registry.metrics[metric]
+        where = f"datasets.{dataset}.metrics.{metric}"
+        needs = self.study.needs(dataset, metric)
+        if chosen.weights:
+            made_from = content(chosen.weights, f"runs: {chosen.name}: weights")
+        else:
+            made_from = key(self.train(dataset, chosen.base))
+        return {
+            "package": package,
+            "settings": getattr(entry.metrics, metric).plain(),
+            "model": chosen.model,
+            "weights": chosen.weights,
+            "temperature": chosen.temperature,
+            "made_from": made_from,
+            "data": self._data_key(self.study.source(dataset)),
+            "draw": self._draw(dataset, "test"),
+            "size": entry.test_size,
+            "needs": {name: self._file_key(path, where) for name, path in needs.items()},
+            "unofficial": self.study.unofficial(dataset),
+            "device": self.study.settings.device,
+            "code": self.code(
+                "measure", f"{package}.measure:measure", f"{package}.settings:Metric", *self._architecture(chosen.model)
+            ),
+        }
+
+    def measures(self, metric: str) -> tuple[int, int]:
+        """Minutes and megabytes that a metric may take."""
+        module = self.registry.metric(metric)
+        return getattr(module, "MINUTES", 30), getattr(module, "MEMORY", 3000)
+
+    # -- showing ------------------------------------------------------------------------------------------------------
+
+    def _records(self, display: Display) -> list[tuple[str, str, Run, int]]:
+        """What a display shows, as (metric, dataset, run, seed)."""
+        return [
+            (metric, dataset, run, seed)
+            for metric in display.asks("metrics")
+            for dataset, run in display.runs
+            for seed in self.study.seeds_of(run)
+        ]
+
+    def _trained(self, display: Display, private: bool = False) -> Iterable[tuple[str, str]]:
+        """(dataset, name) of the trained runs of a display, once each."""
+        chosen = [(dataset, run) for dataset, run in display.runs if run.training]
+        return dict.fromkeys((dataset, run.base) for dataset, run in chosen if run.private or not private)
+
+    def _pretrained(self, display: Display) -> list[str]:
+        trained = dict.fromkeys(dataset for dataset, _ in self._trained(display))
+        return [dataset for dataset in trained if self.study.dataset(dataset).pretraining]
+
+    def show_inputs(self, display: Display) -> dict[str, list[str] | str]:
+        """Files that a display is made from."""
+        records = self._records(display)
+        every = not hasattr(display.settings, "dataset")
+
+        def paths(pattern: str) -> list[str]:
+            return [self.files(pattern, dataset=d, run=r.name, seed=s, metric=m)[0] for m, d, r, s in records]
+
+        inputs = {"records": paths(RECORD), "arrays": paths(ARRAYS) if display.asks("images") else []}
+        # A figure shows epsilon of private runs; a table of privacy tells of the others, too.
+        private = self._trained(display, private=not every) if display.asks("privacy") else []
+        inputs["privacy"] = [self.files(PRIVACY, dataset=dataset, run=run)[0] for dataset, run in private]
+        trained = self._trained(display) if display.asks("training") else []
+        inputs["trained"] = [
+            path for d, run in trained for path in self.files(TRAINED, dataset=d, run=run, seed=self.study.seeds)
+        ]
+        pretrained = self._pretrained(display) if display.asks("pretraining") else []
+        inputs["pretrained"] = [self.files(PRETRAINING, dataset=dataset)[0] for dataset in pretrained]
+        return inputs | {f"needs_{name}": path for name, path in self._display_needs(display).items()}
+
+    def _display_needs(self, display: Display) -> dict[str, str]:
+        needs = getattr(self.registry.display(display.settings.shows), "needs", None)
+        if not needs:
+            return {}
+        dataset = getattr(display.settings, "dataset", None)
+        return dict(needs(display.settings, dataset and self.study.source(dataset)))
+
+    def show(self, name: str) -> Spec:
+        """Drawing a figure or writing a table or page."""
+        display = self.study.displays[name]
+        package = self.registry.displays[display.settings.shows]
+        records = self._records(display)
+        paper = getattr(display.settings, "paper", "")
+        needs = self._display_needs(display)
+        trained = list(self._trained(display))
+        made_from: Spec = {"records": [key(self.measure(dataset, run.name, m)) for m, dataset, run, _ in records]}
+        if display.asks("privacy"):
+            made_from["privacy"] = [key(self.account(*pair)) for pair in trained]
+        if display.asks("training"):
+            made_from["trained"] = [key(self.train(*pair)) for pair in trained]
+        if display.asks("pretraining"):
+            made_from["pretrained"] = [key(self.pretrain(dataset)) for dataset in self._pretrained(display)]
+        return {
+            "package": package,
+            "kind": display.kind,
+            "settings": display.settings.plain(),
+            "runs": [run.plain() for _, run in display.runs],
+            "datasets": [dataset for dataset, _ in display.runs],
+            "records": [[metric, dataset, run.name, seed] for metric, dataset, run, seed in records],
+            "paper": paper and content(str(self.registry.paper(paper)), f"{display.key}.paper"),
+            "note": self.note(display.datasets),
+            "made_from": key(made_from),
+            "needs": {name: self._file_key(path, display.key) for name, path in needs.items()},
+            "code": self.code("show", f"{package}.show:show", f"{package}.display:Display"),
+        }
+
+    def shown(self, display: Display) -> dict[str, str]:
+        """Suffix -> file of a display."""
+        stem = f"results/{self.study.name}/{display.section}/{display.name}"
+        return {suffix: f"{stem}.{suffix}" for suffix in FORMATS[display.kind]}
+
+    def note(self, datasets: Iterable[str]) -> str:
+        """What is to be known of every number: the study's label, and data that is not the official."""
+        unofficial = ", ".join(dict.fromkeys(file for dataset in datasets for file in self.study.unofficial(dataset)))
+        return "; ".join(filter(None, (self.study.settings.label, unofficial and f"not the official {unofficial}")))
+
+    def told(self, display: Display) -> Spec:
+        """What a caption can tell, as `snakemake.params.told`."""
+        told: Spec = {"settings": display.settings.plain(), "seeds": len(self.study.seeds)}
+        if not (dataset := getattr(display.settings, "dataset", None)):
+            return told
+        entry, metrics = self.study.dataset(dataset), display.asks("metrics")
+        return told | {
+            "dataset": dataset,
+            "images": {metric: self.study.images(dataset, metric) for metric in metrics},
+            "measured": {metric: getattr(entry.metrics, metric).plain() for metric in metrics},
+            "epochs": {algorithm: training.epochs for algorithm, training in entry.training},
+            "delta": entry.privacy.deltas[0],
+            "pretraining": entry.pretraining and entry.pretraining.plain(),
+        }
+
+    def caption(self, display: Display) -> Path:
+        """The caption of a display."""
+        return self.registry.caption(display.settings.shows, display.name)
+
+    def report(self, template: Path) -> Spec:
+        """Writing the page of the whole study."""
+        items = [
+            {
+                "kind": display.kind,
+                "name": display.name,
+                "files": list(self.shown(display).values()),
+                "title": display.settings.title,
+                "told": self.told(display),
+                "caption": content(str(self.caption(display)), display.key),
+                "made_from": key(self.show(display.name)),
+            }
+            for display in self.study.displays.values()
+        ]
+        return {
+            "title": self.study.settings.title or self.study.name,
+            "label": self.study.settings.label,
+            "facts": [list(fact) for fact in self.study.facts()],
+            "items": items,
+            "template": content(str(template), "template"),
+            "code": self.code("report"),
+        }

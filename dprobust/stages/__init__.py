@@ -1,0 +1,1 @@
+"""The jobs of the workflow, a function each: from a specification (`dprobust.plan`) and files to files."""

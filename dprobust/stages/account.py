@@ -1,0 +1,24 @@
+"""Account for the privacy of a run, from what its trainings really did."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dprobust import privacy, records
+
+
+def account(spec: Mapping[str, Any], trained: Sequence[Path], output: Path, about: Mapping[str, str]) -> None:
+    """Write epsilon at each delta, by each accountant, as a record.
+
+    Args:
+        spec: `dprobust.plan.Plan.account`.
+        trained: records of the run's trainings, a seed each.
+        output: where the record goes, CSV.
+        about: dataset and run.
+    """
+    mechanisms = [json.loads(path.read_text())["mechanism"] for path in trained]
+    if any(mechanism != mechanisms[0] for mechanism in mechanisms):
+        raise AssertionError(f"the seeds of {about['run']} were not trained alike: {mechanisms}")
+    rows = privacy.account(**mechanisms[0], deltas=spec["deltas"])
+    records.write(output, (dict(about) | mechanisms[0] | row for row in rows))

@@ -1,0 +1,23 @@
+rule measure:
+    input:
+        unpack(of(plan.measure_inputs, "dataset", "run", "seed", "metric")),
+    output:
+        record=paths.RECORD,
+        arrays=paths.ARRAYS,
+        provenance=paths.RECORD.replace(".csv", ".json"),
+    log:
+        "results/{study}/logs/{metric}/{dataset}/{run}/seed={seed}.log",
+    benchmark:
+        "results/{study}/benchmarks/{metric}/{dataset}/{run}/seed={seed}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards: plan.measures(wildcards.metric)[1],
+        runtime=lambda wildcards: plan.measures(wildcards.metric)[0],
+    params:
+        spec=of(plan.measure, "dataset", "run", "metric"),
+    message:
+        "Measuring {wildcards.metric} of {wildcards.run} on {wildcards.dataset}, seed {wildcards.seed}"
+    script:
+        "../scripts/measure.py"
