@@ -122,9 +122,9 @@ def test_an_epsilon_says_nothing_of_noise_before_it_is_resolved():
 
 
 def test_mechanism_counts_what_is_trained_on():
-    stop = Stop(accuracy=0.9, holdout=4_640)
-    assert Training(stop=stop).trained_on(60_000) == 55_360 and Training().trained_on(60_000) == 60_000
-    assert Training(stop=stop, clip=1.0, epochs=3).mechanism(60_000) == {
+    training = Training(stop=Stop(accuracy=0.9, holdout=4_640), clip=1.0, epochs=3)
+    assert Training().trained_on(60_000) == 60_000
+    assert training.mechanism(training.trained_on(60_000)) == {
         "sampling": "shuffle",
         "noise_multiplier": 0.0,
         "sample_rate": 256 / 55_360,
