@@ -128,7 +128,7 @@ def _part(value: Any) -> str:
     """A value as it stands in paths."""
     if isinstance(value, float):
         return number(value)
-    return "".join(c if c.isalnum() or c in ".+-" else "-" for c in _text(value))
+    return "".join(c if c.isalnum() or c in ".+-_" else "-" for c in _text(value))
 
 
 class WeightsEntry(Settings):

@@ -59,7 +59,7 @@ NAMES = [
     ({"algorithm": "sgd", "momentum": 0.9, "nesterov": True}, "sgd_momentum=0.9_nesterov=true"),
     ({"algorithm": "sgd", "augment": ["flip", "crop"]}, "sgd_augment=flip+crop"),
     ({"algorithm": "sgd", "augment": []}, "sgd"),
-    ({"algorithm": "sgd", "schedule": "one_cycle"}, "sgd_schedule=one-cycle"),
+    ({"algorithm": "sgd", "schedule": "one_cycle"}, "sgd_schedule=one_cycle"),
     ({"algorithm": "sgd", "stop": {"accuracy": 0.965}}, "sgd_stop.accuracy=0.965"),
     (
         {"algorithm": "sgd", "stop": {"accuracy": 0.9, "holdout": 100, "every": 25}},
