@@ -8,8 +8,9 @@ from benchmarks.data import file
 from benchmarks.harness import Row, Spread, Table, Target, interleave, rows, timed
 from dprobust.arrays import load, read_npz
 from dprobust.corruptions import NAMES, NEEDS, corrupt, load_frost_textures
-from dprobust.materials.mnist_c.make import FROST, FROST_MIRRORS
+from dprobust.materials.mnist_c.make import FROST
 from dprobust.sources.download import fetch
+from dprobust.sources.mnist_c import FROST_MIRRORS
 
 
 def tables(quick: bool) -> Iterator[Table]:

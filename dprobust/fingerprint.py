@@ -14,7 +14,7 @@ when the function is reached, not before.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,27 +29,30 @@ Signature = tuple[int, int] | None
 """Time and size of a file; None if there is none."""
 
 
-def fingerprint(*roots: str, packages: Mapping[str, Path] = MappingProxyType({})) -> str:
+def fingerprint(*roots: str, packages: Mapping[str, Path] = MappingProxyType({}), without: Collection[str] = ()) -> str:
     """16 hexadecimal digits for all that the roots reach.
 
     Args:
         roots: "module" (all that it defines) or "module:name" (a function, class or assigned name), the module by its
             full name (``dprobust.training:train``); or the path of a script (all, and what it imports from its folder).
         packages: name -> folder of packages to follow besides this one.
+        without: modules, those in them included, that are not followed: what they give does not depend on their code.
 
     Raises:
         ValueError: there is no such module, name or script.
         UserError: a file is not Python.
     """
-    return _memoised(roots, packages)[0]
+    return _memoised(roots, packages, tuple(without))[0]
 
 
-def reached(*roots: str, packages: Mapping[str, Path] = MappingProxyType({})) -> list[str]:
+def reached(
+    *roots: str, packages: Mapping[str, Path] = MappingProxyType({}), without: Collection[str] = ()
+) -> list[str]:
     """All that the roots reach, as "module:name", sorted; of scripts "script.py:name". Arguments as in `fingerprint`.
 
     The statements that run when a module is imported are listed as "module:<statements>".
     """
-    return list(_memoised(roots, packages)[1])
+    return list(_memoised(roots, packages, tuple(without))[1])
 
 
 class Reach:
@@ -60,8 +63,9 @@ class Reach:
         parts: (label of the module, name) -> texts; more than one only for scripts of the same name.
     """
 
-    def __init__(self, packages: Mapping[str, Path]) -> None:
+    def __init__(self, packages: Mapping[str, Path], without: Collection[str]) -> None:
         self.packages = {PACKAGE.name: PACKAGE, **packages}
+        self.without = without
         self.files: dict[Path, Signature] = {}
         self.parts: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._modules: dict[tuple[str, Path | None], Module | None] = {}
@@ -89,6 +93,8 @@ class Reach:
 
     def module(self, name: str, beside: Path | None = None) -> Module | None:
         """A module by its full name; None for one that is in none of the packages, nor beside a script."""
+        if any(name == left_out or name.startswith(f"{left_out}.") for left_out in self.without):
+            return None
         top, *rest = name.split(".")
         beside = None if top in self.packages else beside
         if (name, beside) not in self._modules:
@@ -222,11 +228,11 @@ _PARSED: dict[tuple[Path, str, bool], tuple[Signature, Module]] = {}
 _KNOWN: dict[tuple, tuple[str, list[str], dict[Path, Signature]]] = {}
 
 
-def _memoised(roots: tuple[str, ...], packages: Mapping[str, Path]) -> tuple[str, list[str]]:
-    key = (Path.cwd(), roots, *sorted((name, str(path)) for name, path in packages.items()))
+def _memoised(roots: tuple[str, ...], packages: Mapping[str, Path], without: tuple[str, ...]) -> tuple[str, list[str]]:
+    key = (Path.cwd(), roots, without, *sorted((name, str(path)) for name, path in packages.items()))
     known = _KNOWN.get(key)
     if not known or any(_signature(path) != signature for path, signature in known[2].items()):
-        reach = Reach(packages)
+        reach = Reach(packages, without)
         for root in roots:
             reach.add(root)
         digest = hashlib.sha256()

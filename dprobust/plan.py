@@ -70,7 +70,9 @@ class Plan:
 
     def code(self, script: str, *roots: str) -> str:
         """The fingerprint of a stage: its script and what it reaches, and roots that it imports by name."""
-        return fingerprint(str(self.scripts / f"{script}.py"), *roots, packages=self.registry.packages)
+        script = str(self.scripts / f"{script}.py")
+        # How files are got does not count: checksums fix what they hold.
+        return fingerprint(script, *roots, packages=self.registry.packages, without=["dprobust.sources"])
 
     def files(self, pattern: str, **values: Any) -> list[str]:
         """The paths of a pattern for all combinations of values, each a value or a list."""
@@ -125,8 +127,9 @@ class Plan:
     # -- training -----------------------------------------------------------------------------------------------------
 
     def _architecture(self, model: dict[str, Any]) -> list[str]:
-        """The modules that make a network, those that are ours to read."""
-        return [module for module in code(model["name"]) if module.partition(".")[0] in self.registry.roots]
+        """What makes a network, of the modules that are ours to read."""
+        first, *others = code(model["name"])
+        return [f"{first}:layers", *(name for name in others if name.partition(".")[0] in self.registry.roots)]
 
     def public_examples(self, dataset: str, split: str) -> str:
         """What the convolutions of a dataset's networks are pre-trained on."""

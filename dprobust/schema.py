@@ -11,7 +11,7 @@ from dprobust.errors import UserError
 from dprobust.models.settings import FactoryModel, settings_class
 from dprobust.recipe import Dpsgd, Pretraining, Sgd
 from dprobust.registry import Registry
-from dprobust.settings import Count, Fraction, Probability, Settings, Unique
+from dprobust.settings import Count, DisplaySettings, Fraction, Probability, Settings, Unique
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=60)]
 """Name of a dataset, figure, table or page."""
@@ -129,7 +129,12 @@ def study_class(registry: Registry) -> type[StudyBase]:
     sections = {}
     for section, kind in SECTIONS.items():
         shown = [
-            create_model(f"{kind}_{name}", __base__=display, __doc__=display.__doc__, shows=(Literal[name], ...))
+            create_model(
+                f"{kind}_{name}",
+                __base__=display,
+                __doc__=display.__doc__,
+                shows=(Literal[name], Field(description=DisplaySettings.model_fields["shows"].description)),
+            )
             for name in registry.displays
             if (display := registry.display(name).Display).kind == kind
         ]
@@ -176,7 +181,8 @@ def validated(cls: type[Settings], config: Any) -> Any:
 def one_line(error: ValidationError, config: Any, prefix: str = "") -> str:
     """The first of the errors that lie deepest, as ``key: what was found, what was expected``."""
     found = [(_walked(e, config), e) for e in error.errors()]
-    where, chosen = min(found, key=lambda item: (-len(item[0]), item[1]["type"] in ("list_type", "none_required")))
+    # Of a union's errors, those of a branch of another type say nothing.
+    where, chosen = min(found, key=lambda item: (-len(item[0]), item[1]["type"].endswith(("_type", "_required"))))
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
     return f"{(prefix + path).lstrip('.') or '(top level)'}: {_message(chosen)}"
 

@@ -77,7 +77,10 @@ class Study:
         extensions = config.get("extensions") or []
         if not (isinstance(extensions, list) and all(isinstance(folder, str) for folder in extensions)):
             raise ConfigError(f"extensions: found {extensions!r}, expected a list of folders")
-        self.registry = Registry(extensions)
+        try:
+            self.registry = Registry(extensions)
+        except UserError as error:
+            raise ConfigError(str(error)) from None
         left_out = {name for name, entry in (config.get("datasets") or {}).items() if entry is None}
         for section in ("datasets", *SECTIONS):
             if isinstance(entries := config.get(section), dict):

@@ -651,3 +651,11 @@ def test_a_file_is_parsed_once(tree, monkeypatch):
     tree.edit(*HELPER)
     tree.fingerprint("pkg.main:root")
     assert len(parsed) == 4
+
+
+def test_modules_that_are_left_out_are_not_followed():
+    root = "dprobust.materials.mnist_c.make:make"
+    whole, part = reached(root), reached(root, without=["dprobust.sources"])
+    assert any(name.startswith("dprobust.sources.download:") for name in whole)
+    assert not any(name.startswith("dprobust.sources") for name in part)
+    assert set(part) < set(whole) and fingerprint(root) != fingerprint(root, without=["dprobust.sources"])

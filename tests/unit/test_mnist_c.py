@@ -51,7 +51,7 @@ def mirror(tmp_path, monkeypatch):
         checksum = hashlib.new(official.algorithm, path.read_bytes()).hexdigest()
         expected[File(official.name, checksum)] = names
     monkeypatch.setattr(mnist_c, "ARCHIVES", expected)
-    monkeypatch.setattr(mnist_c, "ZENODO", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(mnist_c, "MIRRORS", (str(tmp_path / "nowhere"),))
     return folder
 
 

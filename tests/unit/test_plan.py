@@ -69,7 +69,7 @@ def changed(tree, path, old, new):
     [
         ("dprobust/sources/download.py", "BACK_OFF = 0.5", "BACK_OFF = 0.7"),
         ("dprobust/sources/mnist.py", "https://ossci", "https://elsewhere"),
-        ("dprobust/seeds.py", '"""A 63-bit seed', '"""A good seed'),
+        ("dprobust/seeds.py", '"""A generator seeded', '"""Some generator seeded'),
         ("dprobust/training.py", "logger = ", "# a comment\nlogger = "),
     ],
     ids=["downloader", "mirror", "docstring", "comment"],
@@ -113,4 +113,4 @@ def test_scripts_and_their_helpers_count(tree):
 def test_the_training_loop_touches_everything_that_follows(tree):
     touched = changed(tree, "dprobust/training.py", "model.train()", "model.train(True)")
     _, every = tree
-    assert touched == set(every) - {"show/mnist_c_auto"}
+    assert touched == set(every)  # the corruptions too: pessimal noise is made against a network trained here

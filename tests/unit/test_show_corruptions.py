@@ -109,7 +109,7 @@ def test_one_run_has_no_difference():
         ),
         (
             {"sigma": [1.3, 2.0], "clip": 1.0, "label": "same"},
-            [f"same [{DP}]", "same [dpsgd_sigma=2.0_clip=1.0]"],
+            ["same, σ = 1.3", "same, σ = 2"],
         ),
         ({"algorithm": "sgd", "lr": [0.05, 0.1]}, ["SGD", "SGD, lr = 0.1"]),
     ],

@@ -22,10 +22,9 @@ def accounted(run, multiplier, sampling="poisson", dataset="mnist"):
 
 def made(entries, multipliers):
     shown = runs(*entries)
-    clean = [{"dataset": "mnist", "run": run.name, "seed": s, "metric": "accuracy"} for run in shown for s in (0, 1)]
     pairs = ((run, told if isinstance(told, tuple) else (told,)) for run, told in multipliers.items())
     rows = [row for run, told in pairs for row in accounted(run, *told)]
-    given = Given(runs=shown, records={"clean": pd.DataFrame(clean)}, privacy=pd.DataFrame(rows))
+    given = Given(runs=tuple(shown), datasets=("mnist",) * len(shown), privacy=pd.DataFrame(rows))
     data, table = show(given, Display(shows="privacy"))
     return data, table
 

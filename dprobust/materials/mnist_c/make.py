@@ -18,6 +18,7 @@ from dprobust.models.networks import build
 from dprobust.recipe import Training
 from dprobust.sources.download import fetch
 from dprobust.sources.file import File
+from dprobust.sources.mnist_c import FROST_MIRRORS, MIRRORS
 from dprobust.training import train
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ ARCHIVES = {
     File("mnist_c_leftovers.zip", "c365e9c25addd5c24454b19ac7101070"): NAMES[len(OFFICIAL) :],
 }
 """The official archives and the corruptions in them."""
-ZENODO = "https://zenodo.org/records/3239543/files/"
 
 FROST = (
     File("frost1.png", "ff9f907860bd7a835d459e32f9d588062b7f61ee267343cc7222b56753a14755", 1_199_930),
@@ -37,7 +37,6 @@ FROST = (
     File("frost5.jpg", "5fc6a19df4a429ba68abdcc8f8a4278d4c9f81c9ccafd2c92ab0c8cf8992ebd2", 155_150),
 )
 """The frost textures of the official generator, unchanged in the wheel of another benchmark."""
-FROST_MIRRORS = ("pypi:imagecorruptions==1.1.2",)
 
 SEED = 0
 """Of the generated sets."""
@@ -114,7 +113,7 @@ def _pattern(path: Path) -> np.ndarray:
 
 
 def _official(folder: Path, n: int, mirrors: Iterable[str]) -> dict[str, np.ndarray]:
-    fetch(tuple(ARCHIVES), folder, (*mirrors, ZENODO))
+    fetch(tuple(ARCHIVES), folder, (*mirrors, *MIRRORS))
     return {
         name: read_member(folder / archive.name, f"mnist_c/{name}/test_images.npy", n)
         for archive, names in ARCHIVES.items()
