@@ -195,7 +195,10 @@ def test_whole_hessians_a_few_at_a_time_are_the_same(monkeypatch):
 
 def test_constants_in_float32_are_refused_in_one_line():
     model, (x, y) = torch.jit.freeze(torch.jit.script(conv_net())), batch()
-    for call in (lambda: curvature_profile(model, x.float(), y, 3), lambda: finite_difference_curvature(model, x.float(), y)):
+    for call in (
+        lambda: curvature_profile(model, x.float(), y, 3),
+        lambda: finite_difference_curvature(model, x.float(), y),
+    ):
         with pytest.raises(UserError, match="curvature is computed in float64, which the network does not take") as e:
             call()
         assert "\n" not in str(e.value)
