@@ -123,10 +123,16 @@ def finite_difference_curvature(
     def curvature(x: Tensor, y: Tensor) -> tuple[Tensor]:
         direction, gradient = gradients(x, y)
         z = torch.nn.functional.normalize(direction.sign()).view_as(x)
-        changes = [(gradients(x + distance * z, y)[1] - gradient).norm(dim=1) / distance for distance in h]
+        changes = [_norm(gradients(x + distance * z, y)[1] - gradient) / distance for distance in h]
         return (torch.stack(changes, 1),)
 
     return map_batches(model, curvature, batch_size, x.double(), y)[0]
+
+
+def _norm(rows: Tensor) -> Tensor:
+    """l2 norms of rows (N, D) whose squares may be too small or too large for the type."""
+    largest = rows.abs().amax(1, keepdim=True)
+    return torch.where(largest == 0, largest, largest * (rows / largest).norm(dim=1, keepdim=True)).squeeze(1)
 
 
 def _in_float64(model: nn.Module, x: Tensor) -> nn.Module:

@@ -23,8 +23,8 @@ from dprobust.inference import (
 ORDER = {"l2": 2, "linf": torch.inf}
 DUAL_ORDER = {"l2": 2, "linf": 1}
 """The q of Eq. 4: the order of the gradient norm for a distance in each norm."""
-HALVINGS = 16
-"""Of the last step of DeepFool: the boundary is found to 1.5e-5 of it."""
+HALVINGS = 12
+"""Of the last step of DeepFool: the boundary is found to 2.4e-4 of it."""
 
 
 class BoundaryDistances(NamedTuple):
@@ -146,29 +146,34 @@ def deepfool(
             before[active] = images[active]
             images[active] = x[active] + (1 + overshoot) * total[active]
         # In batches of one size from here on: another size may round otherwise, and so near the boundary that tells.
-        fooled = model(images).argmax(1) != y
-        landing = length(images, x).where(fooled, torch.inf)
-        images = _boundary(model, before, images, y, fooled & (iterations > 0))
         predicted = classes(model(images))
+        fooled = predicted != y
+        landing = length(images, x).where(fooled, torch.inf)
+        images, predicted = _boundary(model, before, images, predicted, y, fooled & (iterations > 0))
         return DeepFool(images, length(images, x).where(fooled, torch.inf), landing, iterations, fooled, predicted)
 
     return DeepFool(*map_batches(model, search, batch_size, x, y))
 
 
-def _boundary(model: nn.Module, inside: Tensor, outside: Tensor, y: Tensor, chosen: Tensor) -> Tensor:
+def _boundary(
+    model: nn.Module, inside: Tensor, outside: Tensor, predicted: Tensor, y: Tensor, chosen: Tensor
+) -> tuple[Tensor, Tensor]:
     """For the chosen images the point nearest to `inside`, on the way to the misclassified `outside`, that bisection
-    finds misclassified; `outside` for the others."""
+    finds misclassified, and its class; `outside` and `predicted` for the others."""
     if not chosen.any():
-        return outside
-    low, high = (torch.full_like(outside[:, :1, :1, :1], share) for share in (0.0, 1.0))
+        return outside, predicted
     found = outside
+    low, high = torch.zeros_like(outside[:, :1, :1, :1]), torch.ones_like(outside[:, :1, :1, :1])
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         images = torch.lerp(inside, outside, middle)
-        wrong = (model(images).argmax(1) != y)[:, None, None, None]
-        high, low = middle.where(wrong, high), low.where(wrong, middle)
-        found = images.where(wrong & chosen[:, None, None, None], found)
-    return found
+        there = classes(model(images))
+        wrong = (there != y) & chosen
+        predicted = there.where(wrong, predicted)
+        wrong = wrong[:, None, None, None]
+        found = images.where(wrong, found)
+        low, high = low.where(wrong, middle), middle.where(wrong, high)
+    return found, predicted
 
 
 def _quotients(margins: Tensor, gradients: Tensor, norm: str) -> Tensor:

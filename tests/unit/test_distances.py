@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from dprobust.distances import boundary_distance, boundary_distances, deepfool
+from dprobust.distances import HALVINGS, _boundary, boundary_distance, boundary_distances, deepfool
 
 ORDER = {"l2": 2, "linf": torch.inf}
 
@@ -156,9 +156,9 @@ def test_deepfool_is_the_closed_form_on_an_affine_model(norm, overshoot):
     result = deepfool(model, x, y, norm, overshoot=overshoot)
     expected = closed_form(model, x, y, norm)
     torch.testing.assert_close(result.landing, (1 + overshoot) * expected)
-    # Bisecting ends beyond the boundary, by no more than 2^-16 of the step.
+    # Bisecting ends beyond the boundary, by no more than its last half of the step.
     beyond = result.distance / expected - 1
-    assert (beyond > 0).all() and (beyond < (1 + overshoot) * 2**-16 + 1e-9).all()
+    assert (beyond > 0).all() and (beyond < (1 + overshoot) * 2**-HALVINGS + 1e-9).all()
     assert (result.iterations == 1).all() and result.fooled.all()
 
 
@@ -181,6 +181,21 @@ def test_deepfool_stops_at_the_boundary(norm):
             assert (model(near).argmax(1) == y[chosen]).all()
     assert (result.distance < result.landing).all()
     assert (result.distance > 0.9 * result.landing).all()
+
+
+def test_an_image_that_is_not_fooled_is_not_moved():
+    class Island(nn.Module):
+        """Class 1 around 0.5, class 0 on both sides."""
+
+        def forward(self, x):
+            x = x.flatten(1)
+            return torch.cat([torch.zeros_like(x), 0.1 - (x - 0.5).abs()], 1)
+
+    ends = [torch.full((2, 1, 1, 1), value) for value in (0.0, 1.0)]
+    predicted, y = torch.zeros(2, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    found, there = _boundary(Island(), *ends, predicted, y, torch.tensor([False, True]))
+    assert found.flatten()[0] == 1 and found.flatten()[1] == pytest.approx(0.4, abs=1e-3)
+    assert there.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("norm", ORDER)

@@ -1,6 +1,8 @@
 """Every metric on a small smooth network of three classes, on images of two shapes, and on TorchScript."""
 
 import json
+import subprocess
+import sys
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import ROOT
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 from torch import nn
@@ -515,3 +518,9 @@ def test_what_images_are_too_small_for():
     settings.check(settings.Metric(), Facts(shape=(1, 1, 2)))
     with pytest.raises(PydanticCustomError, match="images of one pixel have no plane"):
         settings.check(settings.Metric(), Facts(shape=(1, 1, 1)))
+
+
+def test_settings_need_neither_torch_nor_matplotlib():
+    names = [f"dprobust.metrics.{metric}.settings" for metric in METRICS]
+    code = f"import sys, {', '.join(names)}; assert not {{'torch', 'matplotlib', 'numpy'}} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
