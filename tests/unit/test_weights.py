@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers import ROOT
 from torch import nn
 
@@ -424,3 +425,10 @@ def test_the_examples_are_what_they_say(file, accuracy):
         f"| {file} |" in (EXAMPLES / "README.md").read_text()
         and f"{100 * accuracy:.2f} %" in (EXAMPLES / "README.md").read_text()
     )
+
+
+def test_the_preset_compares_the_examples():
+    config = yaml.safe_load((ROOT / "presets" / "my-models.yaml").read_text())
+    scripts = {EXAMPLES / name for name in ("README.md", "make.py", "__pycache__")}
+    for entry in (config["figures"]["curves"], config["tables"]["summary"]):
+        assert {ROOT / run["weights"] for run in entry["runs"]} == {*EXAMPLES.iterdir()} - scripts
