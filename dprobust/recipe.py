@@ -144,7 +144,7 @@ class Training(Common):
     @property
     def _sigma(self) -> float:
         if self.epsilon is not None:  # else it would be trained without noise
-            raise ValueError("epsilon is not turned into sigma yet: dprobust.training.resolve does so")
+            raise ValueError("epsilon is not turned into sigma yet: dprobust.privacy.resolve does so")
         return self.sigma or 0.0
 
     def trained_on(self, n: int) -> int:
@@ -166,17 +166,16 @@ class Training(Common):
         """What privacy accounting needs to know of a training (`dprobust.privacy.account`).
 
         Args:
-            n: size of the training set, examples held out for `stop` among them; they are not counted.
+            n: number of examples that are trained on (`trained_on`).
 
         Raises:
             ValueError: `epsilon` is not yet turned into sigma.
         """
-        trained_on = self.trained_on(n)
         return {
             "sampling": self.sampling,
             "noise_multiplier": self.noise_multiplier,
-            "sample_rate": self.batch_size / trained_on,
-            "steps": self.epochs * self.steps_per_epoch(trained_on),
+            "sample_rate": self.batch_size / n,
+            "steps": self.epochs * self.steps_per_epoch(n),
             "epochs": self.epochs,
         }
 

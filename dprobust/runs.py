@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
-from pydantic import Discriminator, Field, Tag, create_model
+from pydantic import Discriminator, Field, Tag, ValidationError, create_model
 
 from dprobust.recipe import Statement, Stop, Training
 from dprobust.settings import DatasetDisplay, Positive, Settings, Unique, fault
@@ -24,6 +24,8 @@ LABELS = {
     "temperature": "temperature",
 }
 """Setting -> its name in labels, where it is not its own."""
+LONGEST = 180
+"""Characters that a name may have, without a temperature: file systems take 255 bytes."""
 
 
 class Run(Settings):
@@ -79,15 +81,7 @@ class Run(Settings):
     @property
     def setting(self) -> str:
         """What tells it from other runs of its algorithm, as text: ``σ = 1.3, C = 1, lr = 0.1``; empty for none."""
-        own = self.own
-        parts = [f"σ = {own['sigma']:g}"] if "sigma" in own else []
-        parts += [f"C = {own['clip']:g}"] if "clip" in own else []
-        parts += ["noise σ"] if own.get("noise") == "sigma" else []
-        parts += [f"stopped at {100 * own['stop.accuracy']:g} %"] if "stop.accuracy" in own else []
-        shown = ("sigma", "clip", "noise", "epsilon", "stop.accuracy")
-        return ", ".join(
-            parts + [f"{LABELS.get(key, key)} = {_text(value)}" for key, value in own.items() if key not in shown]
-        )
+        return _setting(self.own)
 
     def label(self, epsilon: float | None = None) -> str:
         """In a legend: algorithm, settings, and for a private run its epsilon."""
@@ -102,7 +96,19 @@ class Run(Settings):
             epsilon = self.privacy.epsilon if isinstance(self.privacy, Statement) else self.own.get("epsilon")
         if not self.private or epsilon is None:
             return text
-        return f"{text} (ε = {'∞' if math.isinf(epsilon) else f'{epsilon:.3g}'})"
+        shown = f"{epsilon:.3g}" if epsilon < 1000 else f"{epsilon:.0f}"
+        return f"{text} (ε = {'∞' if math.isinf(epsilon) else shown})"
+
+
+def _setting(own: Mapping[str, Any]) -> str:
+    parts = [f"σ = {own['sigma']:g}"] if "sigma" in own else []
+    parts += [f"C = {own['clip']:g}"] if "clip" in own else []
+    parts += ["noise σ"] if own.get("noise") == "sigma" else []
+    parts += [f"stopped at {100 * own['stop.accuracy']:g} %"] if "stop.accuracy" in own else []
+    told = ("sigma", "clip", "noise", "epsilon", "stop.accuracy")  # epsilon: `Run.label`
+    return ", ".join(
+        parts + [f"{LABELS.get(key, key)} = {_text(value)}" for key, value in own.items() if key not in told]
+    )
 
 
 def number(value: float) -> str:
@@ -122,7 +128,7 @@ def _part(value: Any) -> str:
     """A value as it stands in paths."""
     if isinstance(value, float):
         return number(value)
-    return "".join(c if c.isalnum() or c in ".+-" else "-" for c in _text(value))
+    return "".join(c if c.isalnum() or c in ".+-_" else "-" for c in _text(value))
 
 
 class WeightsEntry(Settings):
@@ -183,7 +189,10 @@ RunEntry = create_model(
 
 
 def _kind(entry: Any) -> str:
-    return "name" if isinstance(entry, str) else "weights" if isinstance(entry, dict) and "weights" in entry else "grid"
+    if isinstance(entry, str):
+        return "name"
+    given = isinstance(entry, WeightsEntry) or (isinstance(entry, dict) and "weights" in entry)
+    return "weights" if given else "grid"
 
 
 Entry = Annotated[
@@ -253,7 +262,8 @@ def _expand(entry: Any, training: Mapping[str, Settings], model: dict, delta: fl
         raise fault(f"pair: lists of different lengths ({told})")
     points = zip(*swept.values(), strict=True) if entry.pair and swept else itertools.product(*swept.values())
     for point in points:
-        yield _run(entry, asked | dict(zip(swept, point, strict=True)), training[entry.algorithm], model, delta, merge)
+        settings = asked | dict(zip(swept, point, strict=True))
+        yield _run(entry, settings, set(swept), training[entry.algorithm], model, delta, merge)
 
 
 def _is_sweep(name: str, value: Any) -> bool:
@@ -262,28 +272,34 @@ def _is_sweep(name: str, value: Any) -> bool:
     return isinstance(value, list)
 
 
-def _run(entry: Any, asked: dict[str, Any], defaults: Settings, model: dict, delta: float, merge: Any) -> Run:
+def _run(
+    entry: Any, asked: dict[str, Any], swept: set[str], defaults: Settings, model: dict, delta: float, merge: Any
+) -> Run:
     own: dict[str, Any] = {}
+    if "init" in asked and "init" in entry.model:
+        raise fault("init and model.init say the same: leave one out")
     changes = {name: asked.pop(name) for name in ("init",) if name in asked} | entry.model
     temperature = float(asked.pop("temperature", 1.0))
-    settings = {name: value for name, value in asked.items() if getattr(defaults, name, None) != value}
+    settings = {name: value for name, value in asked.items() if _default(defaults, name) != value}
+    noisy = "sigma" in settings or "epsilon" in settings
     if entry.algorithm == "dpsgd":
-        if settings.get("clip") is None:
+        if "clip" not in settings:
             raise fault("a DP-SGD run needs clip (and sigma or epsilon)")
-        if "sigma" not in settings and "epsilon" not in settings:
+        if not noisy:
             raise fault("a DP-SGD run needs sigma or epsilon; clipping without noise is {algorithm: sgd, clip: C}")
-    elif "clip" in settings and ("sigma" in settings or "epsilon" in settings):
+    elif "clip" in settings and noisy:
         raise fault("noise on clipped gradients is DP-SGD: leave out `algorithm: sgd`")
     elif "epsilon" in settings:
         raise fault("epsilon needs clip: without it no noise is private")
-    elif "sigma" in settings:
+    elif asked.get("noise") and not (noisy and asked["noise"] == "sigma"):
+        # Else two runs of one name would differ, or the rule would be another than the one asked for.
+        raise fault("noise: without clip the noise has standard deviation sigma, without sigma there is none")
+    elif noisy:
         settings["noise"] = "sigma"
-    if settings.get("clip") == 1 or settings.get("noise") == "sigma*clip":
-        settings.pop("noise", None)  # at C = 1 the two rules are one: a run is trained once
-    if "epsilon" in settings:
-        settings |= {"delta": delta}
-    inherited = {name: getattr(defaults, name) for name in type(defaults).model_fields}
-    training = Training(**{**inherited, **settings})
+    if "engine" in settings and "clip" not in settings:
+        raise fault("engine is how gradients are clipped: it needs clip")
+    if settings.get("clip") == 1:
+        settings.pop("noise", None)  # the two rules are one: a run is trained once
     for name in ("sigma", "epsilon", "clip", "noise", *_TRAINING):
         value = settings.get(name)
         if isinstance(value, Stop):
@@ -292,18 +308,38 @@ def _run(entry: Any, asked: dict[str, Any], defaults: Settings, model: dict, del
             own[name] = value
     network = merge(model, changes)
     own |= _differences(network, model)
-    parts = [entry.algorithm, *(f"{key}={_part(value)}" for key, value in own.items())]
-    base = "_".join(parts)
+    base = "_".join([entry.algorithm, *(f"{key}={_part(value)}" for key, value in own.items())])
+    if len(base) > LONGEST:
+        raise fault(f"{base[:40]}...: a name of {len(base)} characters is too long for paths; change fewer settings")
+    if temperature != 1:
+        own["temperature"] = temperature
+    title = entry.label
+    if title and swept:  # else the runs of a grid would share it
+        title = ", ".join(filter(None, [title, _setting({k: v for k, v in own.items() if k.split(".")[0] in swept})]))
     return Run(
         name=base if temperature == 1 else f"{base}_temperature={number(temperature)}",
         base=base,
         algorithm=entry.algorithm,
-        training=training,
+        training=_training(defaults, settings | ({"delta": delta} if "epsilon" in settings else {})),
         model=network,
-        own=own | ({"temperature": temperature} if temperature != 1 else {}),
+        own=own,
         temperature=temperature,
-        title=entry.label,
+        title=title,
     )
+
+
+def _default(defaults: Settings, name: str) -> Any:
+    """What a run has that does not ask for it: a dataset's setting, or where datasets have none, a training's."""
+    return getattr(defaults, name, Training.model_fields[name].default)
+
+
+def _training(defaults: Settings, settings: Mapping[str, Any]) -> Training:
+    inherited = {name: getattr(defaults, name) for name in type(defaults).model_fields}
+    try:
+        return Training(**{**inherited, **settings})
+    except ValidationError as error:
+        told = error.errors()[0]
+        raise fault(": ".join(filter(None, [".".join(map(str, told["loc"])), told["msg"]]))) from None
 
 
 def _differences(network: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,6 +347,6 @@ def _differences(network: Mapping[str, Any], model: Mapping[str, Any]) -> dict[s
     told = {}
     for key, value in network.items():
         if model.get(key) != value:
-            flat = {f".{k}": v for k, v in value.items()} if isinstance(value, dict) else {"": value}
+            flat = {f".{k}": v for k, v in value.items()} if isinstance(value, dict) and value else {"": value}
             told |= {("init" if key == "init" else f"model.{key}") + end: v for end, v in flat.items()}
     return told

@@ -51,7 +51,8 @@ def train(
         model: maps float images (N, C, H, W) in [0, 1] to logits; the head of a network maps features (N, F).
         data: training examples, of the kind that the model takes.
         test: examples for the accuracy that is recorded after each epoch; nothing is selected by it.
-        settings: how to train; an `epsilon` is to be turned into sigma before (`resolve`).
+        settings: how to train; an `epsilon` is to be turned into sigma before
+            (`dprobust.privacy.resolve`).
         stream: names that the random numbers are derived from, for example (seed, run).
         checkpoint: file that holds the state after each epoch; whoever keeps the result removes it. One that belongs to
             other settings, data, stream, code or another model or start is not used. None: no checkpoints.
@@ -74,7 +75,7 @@ def train(
         data, holdout = hold_out(data, settings, stream)
     n, stop = len(data), settings.stop
     steps = settings.steps_per_epoch(n)
-    if stop and len(holdout) != stop.holdout:  # else `mechanism` would not be right
+    if stop and len(holdout) != stop.holdout:  # else `Training.trained_on` would not be right
         raise ValueError(f"{len(holdout)} examples are held out, but settings.stop.holdout is {stop.holdout}")
     check_size(settings, n + (len(holdout) if stop else 0))
     if settings.clip is None:
