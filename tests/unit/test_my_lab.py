@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,17 +11,22 @@ import pytest
 import torch
 import yaml
 from helpers import ROOT
+from jinja2 import Environment, StrictUndefined
 from pydantic import TypeAdapter, ValidationError
 from scipy import ndimage
+from snakemake.utils import update_config
 from torch import nn
 
 from dprobust.errors import UserError
 from dprobust.fingerprint import fingerprint, reached
 from dprobust.measuring import Images
+from dprobust.models.settings import FOLDERS
+from dprobust.plan import Plan
 from dprobust.recipe import Dpsgd, Sgd
 from dprobust.runs import Entry, expand
 from dprobust.settings import Facts
 from dprobust.showing import Given
+from dprobust.study import Study
 
 LAB = ROOT / "examples" / "my-lab"
 sys.path.append(str(LAB))
@@ -199,3 +206,32 @@ def test_the_study_names_what_there_is():
     assert [ROOT / folder for folder in study["extensions"]] == list(PACKAGES.values())
     assert (ROOT / entry["source"]).is_file()
     assert (LAB / "my_lab" / "paper" / study["figures"]["rotation_curve"]["paper"]).is_file()
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    before = FOLDERS[:]
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    update_config(config, yaml.safe_load((LAB / "study.yaml").read_text()))
+    yield Plan(Study(config), ROOT / "workflow" / "scripts")
+    FOLDERS[:] = before
+
+
+def test_the_study_is_planned(plan):
+    figure = plan.study.displays["rotation_curve"]
+    runs = [run.name for _, run in figure.runs]
+    assert runs == ["sgd", "dpsgd_sigma=1.0_clip=1.0"]
+    assert plan.measure("digits", "sgd", "rotation")["package"] == "my_lab.metrics.rotation"
+    assert plan.train("digits", "sgd")["model"]["name"] == "tiny"
+    assert plan.caption(figure) == LAB / "my_lab" / "metrics" / "rotation" / "caption.rst"
+    assert plan.show("rotation_curve")["package"] == "my_lab.metrics.rotation"
+
+
+def test_the_caption_is_filled(plan):
+    told = plan.told(plan.study.displays["rotation_curve"])
+    text = plan.caption(plan.study.displays["rotation_curve"]).read_text()
+    snakemake = SimpleNamespace(params=SimpleNamespace(told=told))
+    filled = Environment(undefined=StrictUndefined).from_string(text).render(snakemake=snakemake)
+    assert "Accuracy on 300 digits test images" in filled
+    assert "2 seed(s), epochs: 20 (SGD), 20 (DP-SGD)" in filled and "nearest class mean" in filled
