@@ -201,7 +201,6 @@ class Reach:
                 break
             source, chain = submodule, chain[1:]
         # What is left is a module itself, as an object, or an attribute that its code does not show.
-        self._import(source)
         if chain and "__getattr__" in source.definitions:
             self._reach(source, "__getattr__")
         elif deep and not (chain and chain[0].startswith("__") and chain[0] != "__dict__"):

@@ -8,12 +8,12 @@ import inspect
 import pkgutil
 import runpy
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 
 import pytest
+from tracing import called, defined, tree
 
 import dprobust
 from dprobust.fingerprint import PACKAGE, fingerprint, reached
@@ -80,63 +80,15 @@ CALLS = {
         {"dprobust.corruptions:corrupt", "dprobust.corruptions.noise:shot_noise"},
     ),
     "training": (
-        NET + "from dprobust import datasets, training\n"
-        "data = datasets.Split((x * 255).byte().numpy(), y.numpy())\n"
-        "for clip in (None, 1.0):\n"
-        "    settings = training.Settings(1, 32, 0.1, clip=clip, noise_std=1.0, augment=('flip', 'crop'))\n"
-        "    training.train(net, data, data, settings, (0, 'run'))",
-        {"dprobust.training:train", "dprobust.training:_private_gradients", "dprobust.fused:clipped_sum"},
+        NET + "from dprobust import arrays, training\n"
+        "from dprobust.recipe import Training\n"
+        "data = arrays.Split((x * 255).byte().numpy(), y.numpy())\n"
+        "for more in ({}, {'sigma': 1.0, 'clip': 1.0}, {'augment': ['flip', 'crop'], 'sampling': 'poisson'}):\n"
+        "    training.train(net, data, data, Training(epochs=1, batch_size=32, **more), (0, 'run'))",
+        {"dprobust.training:train", "dprobust.recipe:Training", "dprobust.fused:clipped_sum"},
     ),
 }
 """What -> a script that does it on little data, and some of what it is known to call."""
-
-
-def called(script: Path) -> set[str]:
-    """The definitions of the package that a script really calls, as in `reached`; those that imports call left out."""
-    codes: set[CodeType] = set()
-
-    def note(frame, event, _):
-        code = frame.f_code
-        if event != "call" or code in codes or not code.co_filename.startswith(str(PACKAGE)):
-            return
-        caller = frame
-        while caller:
-            if caller.f_code.co_name == "<module>" and caller.f_code.co_filename.startswith(str(PACKAGE)):
-                return
-            caller = caller.f_back
-        codes.add(code)
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        runpy.run_path(str(script))
-    finally:
-        sys.setprofile(before)
-    return {definition(code) for code in codes}
-
-
-def definition(code: CodeType) -> str:
-    """The definition that code belongs to, by its line."""
-    path = Path(code.co_filename)
-    module = ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
-    for statement in tree(path).body:
-        first = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", ()))])
-        if first <= code.co_firstlineno <= statement.end_lineno:
-            return f"{module}:{(defined(statement) or ['<statements>'])[0]}"
-    raise AssertionError(f"{code} is nowhere in {path}")
-
-
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
-
-
-def defined(statement: ast.stmt) -> list[str]:
-    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-        return [statement.name]
-    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
-    names = [n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)]
-    return names if isinstance(statement, ast.Assign | ast.AnnAssign) else []
 
 
 @pytest.mark.parametrize("what", CALLS)
@@ -144,7 +96,7 @@ def test_all_that_is_called_is_reached(tmp_path, what):
     text, known = CALLS[what]
     script = tmp_path / "call.py"
     script.write_text(text)
-    seen = called(script)
+    seen = called(runpy.run_path, str(script))
     assert {name for name in known if not name.endswith("LOSSES")} <= seen
     assert seen <= set(reached(str(script)))
     assert known <= set(reached(str(script)))
