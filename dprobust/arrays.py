@@ -89,9 +89,7 @@ def save(path: Path, images: np.ndarray, labels: np.ndarray, classes: int, shape
         pack(file, images, labels, classes, shape)
 
 
-def pack(
-    file: BinaryIO, images: np.ndarray, labels: np.ndarray, classes: int, shape: Sequence[int] = ()
-) -> None:
+def pack(file: BinaryIO, images: np.ndarray, labels: np.ndarray, classes: int, shape: Sequence[int] = ()) -> None:
     """Write what `save` writes to an open file. Grey images are kept without their one channel."""
     if images.ndim == 4 and images.shape[1] == 1:
         images = images[:, 0]

@@ -87,7 +87,7 @@ class Module:
         for statement in statements:
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 self.definitions[statement.name].append(statement)
-            elif _typing_only(statement) or (_main_only(statement) and not self.script):
+            elif _main_only(statement) and not self.script:
                 self._sort(statement.orelse)
             elif _defines(statement):
                 for name in sorted(bindings([statement], self).names):
@@ -151,7 +151,7 @@ def bindings(statements: Iterable[ast.AST], module: Module, scope: Scope | None 
             elif isinstance(node, ast.MatchMapping) and node.rest:
                 scope.names.add(node.rest)
             todo += ast.iter_child_nodes(node)
-    scope.names -= scope.outer | nonlocals
+    scope.names -= nonlocals
     return scope
 
 
@@ -304,8 +304,8 @@ def _chain(node: ast.expr) -> Chain | None:
 
 
 def _idle(node: ast.AST) -> bool:
-    """Whether a statement does nothing: a docstring (also of an attribute), ``...``, pass."""
-    return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+    """Whether a statement does nothing: a docstring (also of an attribute), ``...``."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _defines(node: ast.stmt) -> bool:
@@ -315,7 +315,7 @@ def _defines(node: ast.stmt) -> bool:
         names = {part.id for part in parts if isinstance(part, ast.Name)}
         return names != {"_"} and not any(isinstance(part, ast.Attribute | ast.Subscript) for part in parts)
     if isinstance(node, ast.AnnAssign):
-        return isinstance(node.target, ast.Name) and node.value is not None
+        return isinstance(node.target, ast.Name)
     return type(node).__name__ == "TypeAlias"  # since Python 3.12
 
 

@@ -67,6 +67,7 @@ class Reach:
         self._modules: dict[tuple[str, Path | None], Module | None] = {}
         self._imported: set[Module] = set()
         self._done: set[tuple] = set()
+        self._entered: dict[tuple, bool] = {}
         self._todo: list[tuple[Module, str]] = []
 
     def add(self, root: str) -> None:
@@ -171,21 +172,24 @@ class Reach:
             self._reach(module, name)
             found = True
         for target in module.scope.imports.get(name, ()):
-            self._enter(module, target, chain[1:], deep)
-            found = True
+            found |= self._enter(module, target, chain[1:], deep)
         return found
 
-    def _enter(self, module: Module, target: Import, chain: Chain, deep: bool = True) -> None:
-        """Reach attributes of what an import of a module has bound. Not `deep`: a module itself is just imported."""
+    def _enter(self, module: Module, target: Import, chain: Chain, deep: bool = True) -> bool:
+        """Reach attributes of what an import of a module has bound. Not `deep`: a module itself is just imported.
+
+        False if that is what is being looked for: a package may import its own module, ``from pkg import module``.
+        """
         step = (module, target, chain, deep)
         source = self.module(target.module, module.beside)
-        if source is None or step in self._done:
-            return
-        self._done.add(step)
+        if source is None or step in self._entered:
+            return self._entered.get(step, True)
+        self._entered[step] = False
         chain = (target.name, *chain) if target.name else chain
         while chain:
             if self._follow(source, chain, deep):
-                return
+                self._entered[step] = True
+                return True
             submodule = self.module(f"{source.name}.{chain[0]}", source.beside) if source.package else None
             if submodule is None:
                 break
@@ -196,6 +200,8 @@ class Reach:
             self._reach(source, "__getattr__")
         elif deep and not (chain and chain[0].startswith("__") and chain[0] != "__dict__"):
             self._take(source)
+        self._entered[step] = True
+        return True
 
     def _define(self, module: Module) -> None:
         """Reach all that a module defines."""

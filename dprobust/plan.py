@@ -310,8 +310,8 @@ class Plan:
         return {
             "package": package,
             "kind": display.kind,
-            "settings": display.settings.plain(),
-            "runs": [run.plain() for _, run in display.runs],
+            "settings": display.settings.brief(),
+            "runs": [run.brief() for _, run in display.runs],
             "datasets": [dataset for dataset, _ in display.runs],
             "records": [[metric, dataset, run.name, seed] for metric, dataset, run, seed in records],
             "paper": paper and content(str(self.registry.paper(paper)), f"{display.key}.paper"),

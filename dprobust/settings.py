@@ -38,6 +38,10 @@ class Settings(BaseModel):
         """As plain numbers, texts, lists and dicts."""
         return self.model_dump(mode="json")
 
+    def brief(self) -> dict[str, Any]:
+        """As `plain`, without what is as by default: ``type(settings)(**settings.brief()) == settings``."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
 
 def fault(message: str) -> PydanticCustomError:
     """An error to raise in a validator: its message becomes the line that the user reads, after the key."""

@@ -96,7 +96,8 @@ def check(settings: Mapping[str, Any], shape: Shape) -> ModelSettings:
     except ValidationError as error:
         first = error.errors()[0]
         key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
-        raise UserError(f"model{key}: found {first['input']!r}: {first['msg']}") from None
+        found = "" if first["type"] == "setting" else f"found {first['input']!r}: "  # a `fault` says it itself
+        raise UserError(f"model{key}: {found}{first['msg']}") from None
     except PydanticCustomError as error:
         raise UserError(f"model: {error.message()}") from None
     return checked

@@ -122,10 +122,11 @@ def settings_class(name: str) -> type[ModelSettings]:
 def code(name: str) -> list[str]:
     """The modules that make the networks of an architecture; the first holds `layers`. What a fingerprint starts at.
 
-    For module:factory the second is the user's module.
+    The settings are among them, as they know the sizes of the layers; for module:factory it is the user's module.
     """
     if ":" not in name:
-        return [f"{_package(name)}.build"]
+        package = _package(name)
+        return [f"{package}.build", f"{package}.settings"]
     module = name.partition(":")[0]
     return ["dprobust.models.factory", *([] if module == "torchvision" else [module])]
 

@@ -147,7 +147,7 @@ class Torchvision:
                 return data
         # Whatever a class, the network or a damaged file can raise.
         except Exception as error:
-            reason = "; ".join([*files.faults, " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__])
+            reason = "; ".join([*files.faults, _brief(error)])
             advice = "" if isinstance(error, ValueError) else f". Without network: {files.advice}"
             raise UserError(f"{self.spec}: {reason}{advice}") from error
 
@@ -229,6 +229,11 @@ class _Files:
             with replaced(plain) as temporary, gzip.open(path) as packed, temporary.open("wb") as out:
                 shutil.copyfileobj(packed, out)
         return told
+
+
+def _brief(error: Exception) -> str:
+    said = " ".join(str(error).split())[:300].rstrip(".")
+    return said if said and isinstance(error, RuntimeError | OSError | ValueError) else f"{type(error).__name__} {said}"
 
 
 def _md5(path: Path) -> str:

@@ -4,8 +4,10 @@ import os
 import warnings
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from torch import nn
 
 from dprobust import weights
@@ -393,3 +395,32 @@ def test_cut_files_are_one_line(kind, share, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     refused(path, "damaged")
+
+
+EXAMPLES = ROOT / "examples" / "my-models"
+
+
+@pytest.mark.parametrize(
+    ("file", "accuracy"),
+    [
+        ("sgd.safetensors", 0.9870),
+        ("dpsgd_state_dict.pt", 0.9729),
+        ("dpsgd_torchscript.pt", 0.9721),
+        ("dpsgd_exported.pt2", 0.9722),
+    ],
+)
+def test_the_examples_are_what_they_say(file, accuracy):
+    path, data = EXAMPLES / file, ROOT / "data" / "mnist" / "test.npz"
+    content = path.read_bytes()
+    assert len(content) < 150_000 and b"site-packages" not in content and b"forward(" not in content.split(b"code/")[0]
+    model = weights.load(path, {"name": "small_cnn"}, SHAPE, CLASSES)
+    if not data.exists():
+        pytest.skip("no data/mnist/test.npz")
+    with np.load(data) as arrays:
+        x, y = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"])
+    found = predict(model, models.unit(x.view(-1, *SHAPE)), 1000)
+    assert (found == y).double().mean().item() == pytest.approx(accuracy, abs=5e-4)
+    assert (
+        f"| {file} |" in (EXAMPLES / "README.md").read_text()
+        and f"{100 * accuracy:.2f} %" in (EXAMPLES / "README.md").read_text()
+    )

@@ -1,0 +1,225 @@
+"""Histograms of the distance to the decision boundary, and its mean by several definitions (Figs 5a, 5b)."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from dprobust.metrics.distances.display import Display
+from dprobust.runs import Run
+from dprobust.showing import Given
+from dprobust.style import GREY, PAPER, STYLE, colours, head, legend, over_seeds, runs_key, short, wrapped
+
+NORM_NAMES = {
+    "linf": "l∞ distance (largest change of a pixel, pixels in [0, 1])",
+    "l2": "l2 distance (pixels in [0, 1])",
+}
+VARIANT_NAMES = {
+    "paper": "stated by the paper",
+    "absolute": "Eq. 4, absolute",
+    "correct": "Eq. 4, correct only",
+    "signed": "Eq. 4, signed",
+    "deepfool": "DeepFool",
+}
+BINS = 50
+MEAN = {"marker": "o", "markersize": 6, "markeredgewidth": 0.7}
+MEDIAN = {"marker": "|", "markersize": 10, "markeredgewidth": 1.6}
+COLUMNS = (1.13, 1.28, 1.43)
+"""Right ends of the columns of numbers beside the rows, in widths of the axes."""
+FEW = 3
+"""Runs whose histograms can be told apart when filled, and whose marks when in one line."""
+HEAD_WIDTH = 11
+"""Characters of a line above a column."""
+
+
+def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
+    """Histograms of the paper's absolute distance above, means and medians of every definition below.
+
+    Of the records: a row an image with columns run, seed, correct, and for the norm N: N, N_signed, deepfool_N (empty
+    where DeepFool did not run). Infinite distances are counted and left out. Changes are relative to the first run.
+
+    Returns:
+        The figure, and the numbers in it: run, variant (a key of `VARIANT_NAMES`), statistic, for a bin of the
+        histogram its ends `low` and `high`, and mean, min, max of the value over seeds. Statistics: `mean` and `median`
+        of the finite distances and the number of those `images`, the number of `infinite` ones, `change_of_mean` and
+        `change_of_median` relative to the first run (of the same seed), and `share` of the images in the bin.
+    """
+    runs, records = given.runs, given.records["distances"]
+    every = _distances(records[records["run"].isin([run.name for run in runs])], settings.norm)
+    distances = every[np.isfinite(every["value"])]
+    infinite = _infinite(every)
+    largest = distances.loc[distances["variant"] == "absolute", "value"].max()
+    edges = np.linspace(0, largest if largest > 0 else 1, BINS + 1)
+    shares = over_seeds(_histogram(distances, edges), ["run", "variant", "statistic", "low", "high"])
+    statistics = over_seeds(_statistics(distances, runs[0]), ["run", "variant", "statistic"])
+    counts = over_seeds(infinite, ["run", "variant", "statistic"])
+    data = pd.concat([_stated(settings, runs), statistics, counts, shares], ignore_index=True)
+    data = data[["run", "variant", "statistic", "low", "high", "mean", "min", "max", "seeds"]]
+    shade = colours(runs)
+    variants = [variant for variant in VARIANT_NAMES if variant in set(data["variant"])]
+    with mpl.rc_context(STYLE):
+        rows = len(variants) * max(1, len(runs) / FEW)
+        figure = Figure(figsize=(7.6, 4.0 + 0.24 * rows), layout="constrained")
+        upper, lower = figure.subplots(2, sharex=True, height_ratios=(2.6, 0.24 * rows))
+        for run in runs:
+            _bars(upper, shares[shares["run"] == run.name], edges, shade[run], few=len(runs) <= FEW)
+        _rows(lower, data, runs, variants, shade)
+        for run in runs:
+            for axes in (upper, lower) if len(runs) <= FEW else (upper,):
+                axes.axvline(_value(data, run, "absolute", "mean"), color=shade[run], linewidth=1, zorder=1.5)
+        upper.set_ylabel(f"share of images ({BINS} bins)")
+        upper.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
+        upper.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+        means = data.loc[data["statistic"].isin(["mean", "median"]), ["mean", "min", "max"]]
+        low, high = min(0, means.min(axis=None)), max(edges[-1], means.max(axis=None))
+        upper.set_xlim(low - 0.03 * (high - low) * (low < 0), high + 0.03 * (high - low))
+        lower.set_xlabel(NORM_NAMES[settings.norm])
+        dot = {"linestyle": "", "color": GREY}
+        key = runs_key({run: run.label(given.epsilons.get(run.name)) for run in runs}, shade, linewidth=5)
+        key += [("", None), ("over images", None)]
+        key += [("mean (lines: Eq. 4, absolute)", Line2D([], [], **MEAN, **dot))]
+        key += [("median", Line2D([], [], **MEDIAN, **dot))]
+        key += [(VARIANT_NAMES["paper"], Line2D([], [], **PAPER))] if settings.paper_means else []
+        legend(figure, key)
+        head(figure, settings.title, "; ".join(filter(None, (given.note, _left_out(infinite, runs)))))
+    return figure, data
+
+
+def _distances(records: pd.DataFrame, norm: str) -> pd.DataFrame:
+    """Distances of every definition, a row an image and definition where there is one: run, seed, variant, value."""
+    columns = {
+        "absolute": records[norm],
+        "correct": records[norm].where(records["correct"]),
+        "signed": records[f"{norm}_signed"],
+        "deepfool": records[f"deepfool_{norm}"],
+    }
+    about = records[["run", "seed"]]
+    distances = pd.concat([about.assign(variant=name, value=values) for name, values in columns.items()])
+    return distances.dropna(subset="value")
+
+
+def _infinite(distances: pd.DataFrame) -> pd.DataFrame:
+    """Number of infinite distances of each run, seed and definition."""
+    counts = np.isinf(distances["value"]).groupby([distances[c] for c in ("run", "variant", "seed")], sort=False).sum()
+    return counts.rename("value").reset_index().assign(statistic="infinite")
+
+
+def _left_out(infinite: pd.DataFrame, runs: Sequence[Run]) -> str:
+    """What to say of infinite distances; nothing if there are none."""
+    sums = infinite.groupby(["variant", "run"])["value"].sum()
+    names, parts = short(runs), []
+    for variant in ("absolute", "deepfool"):
+        found = [(names[run], sums.get((variant, run.name), 0)) for run in runs]
+        told = ", ".join(f"{count} of {name}" for name, count in found if count)
+        parts += [f"{VARIANT_NAMES[variant].partition(',')[0]}: {told}"] if told else []
+    return f"infinite distances (no boundary found), left out, all seeds: {'; '.join(parts)}" if parts else ""
+
+
+def _stated(settings: Display, runs: Sequence[Run]) -> pd.DataFrame:
+    """The paper's means and their change, as rows of the data."""
+    means, change = settings.paper_means, settings.paper_change
+    rows = [(run, "mean", mean) for run, mean in zip(runs, means, strict=False)]
+    rows += [(run, "change_of_mean", mean / means[0] - 1) for run, mean in zip(runs[1:], means[1:], strict=False)]
+    rows += [(runs[1], "change_of_mean", change)] if change is not None else []
+    return pd.DataFrame({"run": run.name, "variant": "paper", "statistic": name, "mean": v} for run, name, v in rows)
+
+
+def _histogram(distances: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
+    """Share of the images of a run and seed in each bin of the absolute distance."""
+    parts = []
+    for (run, seed), group in distances[distances["variant"] == "absolute"].groupby(["run", "seed"], sort=False):
+        shares = np.histogram(group["value"], edges)[0] / len(group)
+        parts.append(pd.DataFrame({"low": edges[:-1], "high": edges[1:], "value": shares}).assign(run=run, seed=seed))
+    return pd.concat(parts).assign(variant="absolute", statistic="share")
+
+
+def _statistics(distances: pd.DataFrame, first: Run) -> pd.DataFrame:
+    """Statistics of each run, seed and variant, and their change relative to the first run: a row a value."""
+    by = ["run", "variant", "seed"]
+    table = distances.groupby(by, sort=False)["value"].agg(["mean", "median", "count"])
+    table = table.rename(columns={"count": "images"})
+    wide = table[["mean", "median"]].unstack("run")
+    for name in ("mean", "median"):
+        # Relative to a signed mean of 0 or less a change says nothing.
+        every = wide[name].reindex(columns=wide[name].columns.union([first.name], sort=False))
+        reference = every[first.name].where(lambda value: value > 0)
+        changes = every.drop(columns=first.name).div(reference, axis=0) - 1
+        table[f"change_of_{name}"] = changes.stack().reorder_levels(by)
+    return table.reset_index().melt(by, var_name="statistic").dropna(subset="value")
+
+
+def _value(data: pd.DataFrame, run: Run, variant: str, statistic: str, column: str = "mean") -> float:
+    """One number of the figure; NaN if it is not there."""
+    found = data[(data["run"] == run.name) & (data["variant"] == variant) & (data["statistic"] == statistic)][column]
+    return found.item() if len(found) else np.nan
+
+
+def _bars(axes: Axes, shares: pd.DataFrame, edges: np.ndarray, colour: str, few: bool) -> None:
+    if shares.empty:  # no image has a finite distance
+        return
+    if few:
+        axes.stairs(shares["mean"], edges, fill=True, color=colour, alpha=0.22)
+    axes.stairs(shares["mean"], edges, color=colour, linewidth=1.3)
+    if few and (shares["seeds"] > 1).any():
+        axes.stairs(shares["max"], edges, baseline=shares["min"], fill=True, color=colour, alpha=0.3)
+
+
+def _rows(
+    axes: Axes, data: pd.DataFrame, runs: Sequence[Run], variants: Sequence[str], shade: Mapping[Run, str]
+) -> None:
+    """A row a definition: means and medians as marks, and up to three columns of numbers beside it."""
+    # Of many runs each has a line of its own within the row.
+    lines = np.linspace(-0.3, 0.3, len(runs)) if len(runs) > FEW else np.zeros(len(runs))
+    small = 0.6 if len(runs) > FEW else 1
+    for y, variant in enumerate(variants):
+        for run, line in zip(runs, y + lines, strict=True):
+            mean, median = (_value(data, run, variant, statistic) for statistic in ("mean", "median"))
+            if variant == "paper":
+                axes.plot(mean, line, **PAPER | {"markeredgecolor": shade[run]})
+                continue
+            ends = [_value(data, run, variant, "mean", end) for end in ("min", "max")]
+            axes.plot(ends, [line, line], color=shade[run], linewidth=3 * small, alpha=0.4, solid_capstyle="butt")
+            axes.plot(median, line, color=shade[run], **MEDIAN | {"markersize": 10 * small**2})
+            axes.plot(mean, line, color=shade[run], **MEAN | {"markersize": 6 * small, "markeredgecolor": "white"})
+    if len(runs) <= len(COLUMNS):
+        _columns(axes, data, runs, variants, shade)
+    names = VARIANT_NAMES.copy()
+    if "deepfool" in variants:
+        every, some = (
+            max(np.nansum([_value(data, run, name, count) for count in ("images", "infinite")]) for run in runs)
+            for name in ("absolute", "deepfool")
+        )
+        names["deepfool"] += f", {some:.0f} images" if some < every else ""
+    axes.set_yticks(range(len(variants)), [names[variant] for variant in variants])
+    axes.set_ylim(len(variants) - 0.4, -0.6)
+    if len(runs) > FEW:
+        axes.hlines(
+            np.arange(len(variants) - 1) + 0.5, 0, 1, "#CCCCCC", linewidth=0.6, transform=axes.get_yaxis_transform()
+        )
+        axes.grid(axis="y", visible=False)
+
+
+def _columns(
+    axes: Axes, data: pd.DataFrame, runs: Sequence[Run], variants: Sequence[str], shade: Mapping[Run, str]
+) -> None:
+    """The means as numbers beside the rows; of two runs also the second's change."""
+    beside = {"ha": "right", "fontsize": 8, "transform": axes.get_yaxis_transform(), "in_layout": False}
+    names = short(runs)
+    heads = [(wrapped(names[run], HEAD_WIDTH), shade[run]) for run in runs]
+    heads += [("change", "#333333")] if len(runs) == 2 else []
+    for x, (name, colour) in zip(COLUMNS, heads, strict=False):
+        axes.text(x, -0.62, name, color=colour, va="bottom", parse_math=False, **beside)
+    # Three decimals, more where that is less than three digits of the largest mean.
+    largest = data.loc[data["statistic"] == "mean", "mean"].abs().max()
+    decimals = max(3, 3 - math.ceil(math.log10(largest)))
+    for y, variant in enumerate(variants):
+        texts = [f"{_value(data, run, variant, 'mean'):.{decimals}f}" for run in runs]
+        texts += [f"{_value(data, runs[1], variant, 'change_of_mean'):+.1%}"] if len(runs) == 2 else []
+        for x, text, (_, colour) in zip(COLUMNS, texts, heads, strict=False):
+            axes.text(x, y, "" if "nan" in text else text.replace("-", "−"), color=colour, va="center", **beside)

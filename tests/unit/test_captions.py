@@ -1,0 +1,76 @@
+"""Captions of figures: they render with what they are told, and say of bands, losses and images what is so."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import docutils.core
+import jinja2
+import pytest
+from helpers import ROOT
+
+METRICS = ("fgsm", "pgd_iterations", "cross_sections", "distances", "curvature")
+CAPTIONS = [
+    *(ROOT / "dprobust" / "metrics" / metric / "caption.rst" for metric in METRICS),
+    ROOT / "dprobust" / "displays" / "contact_sheet" / "caption.rst",
+    *sorted((ROOT / "workflow" / "captions").glob("fig*.rst")),
+]
+TOLD = {
+    "settings": {
+        "title": "T",
+        "losses": ["ce", "ce_stable", "worst"],
+        "relative": True,
+        "loss": "ce",
+        "norm": "linf",
+        "paper_means": [0.154, 0.131],
+        "paper_change": -0.112,
+        "paper_ratio": 100.0,
+    },
+    "seeds": 5,
+    "images": dict.fromkeys(METRICS, 321),
+    "measured": {
+        "fgsm": {"losses": ["ce", "margin"]},
+        "pgd_iterations": {"steps": 40},
+        "cross_sections": {"half_width": 10.0},
+    },
+    "epochs": {"sgd": 50, "dpsgd": 50},
+    "delta": 1e-6,
+    "dataset": "mnist",
+    "pretraining": {"dataset": "cifar100"},
+}
+
+
+def rendered(path: Path, **changes) -> str:
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(path.read_text(encoding="utf-8"))
+    source = template.render(snakemake=SimpleNamespace(params=SimpleNamespace(told=TOLD | changes)))
+    document = docutils.core.publish_doctree(source, settings_overrides={"report_level": 1, "halt_level": 2})
+    return " ".join(document.astext().split())
+
+
+@pytest.mark.parametrize("path", CAPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_caption(path):
+    text = rendered(path)
+    assert len(text) > 200 and rendered(path, pretraining=None, seeds=1)
+    figure = path.stem if path.stem != "caption" else path.parent.name
+    if figure != "contact_sheet":
+        assert "321 mnist test images" in text and "random" in text and "the same in every figure" in text
+    if figure not in ("contact_sheet", "cross_sections", "fig1", "curvature"):
+        assert "from the smallest to the largest value over seeds" in text
+    if figure in ("fgsm", "fig2", "fig3a", "fig3b", "fig3c", "fig7", "fig6_fgsm"):
+        assert "round-off" in text and "ce_stable" in text and "ce, margin" in text  # the worst case is over these
+        assert "single-step attacks only" in text
+    if "pgd" in figure or "fig4" in figure:
+        assert "can make DP-SGD look more robust" in text
+    # Lines of one word were a caption's layout once.
+    paragraphs = [part.splitlines() for part in path.read_text(encoding="utf-8").split("\n\n")]
+    lines = [line for lines in paragraphs for line in lines[:-1] if not line.startswith("{% set")]
+    assert min(map(len, lines)) > 60 and max(map(len, lines)) <= 120
+
+
+def test_what_the_paper_states_is_said_only_of_what_it_states():
+    settings = TOLD["settings"] | {"paper_means": [], "paper_change": None, "paper_ratio": None}
+    for metric in ("distances", "curvature"):
+        path = ROOT / "dprobust" / "metrics" / metric / "caption.rst"
+        for word in ("The paper states", "The paper finds"):
+            assert word not in rendered(path, settings=settings)
+    text = rendered(ROOT / "dprobust" / "metrics" / "distances" / "caption.rst")
+    assert "a drop of 14.9 %" in text and "a drop of 11.2 %" in text
