@@ -1,8 +1,9 @@
 """Random streams: each stage draws from generators of its own, derived from names and nothing else.
 
-A generator on the CPU (mt19937) uses the lowest 32 bits of its seed: seeds that agree in them give one stream. Two
-streams of different names so coincide with probability 2^-32, some of k streams with at most k^2 / 2^33; and whoever
-knows all else about a training can try all its seeds. CUDA generators use all 63 bits.
+A generator on the CPU (mt19937) uses the lowest 32 bits of its seed: s and s + 2^32 give one stream. Two names share a
+stream with probability 2^-32, and of k names some two do with at most k^2 / 2^33. Noise of 2^32 possible streams is
+right for experiments; a private model that is given away needs noise whose seeds nobody can try. CUDA generators use
+all 63 bits.
 """
 
 import hashlib

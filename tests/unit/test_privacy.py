@@ -196,6 +196,23 @@ def test_no_steps_need_no_noise():
     assert noise_multiplier(1.0, 1e-6, "poisson", Q, 0, 0) == noise_multiplier(1.0, 1e-6, "shuffle", Q, 0, 0) == 0.0
 
 
+@pytest.mark.parametrize(
+    "stated", [math.nan, math.inf, -0.5, RuntimeError("Cannot compute epsilon"), ValueError("delta")]
+)
+def test_where_the_tight_accountant_fails_the_other_bound_holds(monkeypatch, stated):
+    from opacus.accountants import PRVAccountant
+
+    def fail(*arguments, **more):
+        if isinstance(stated, Exception):
+            raise stated
+        return stated
+
+    monkeypatch.setattr(PRVAccountant, "get_epsilon", fail)
+    epsilon.cache_clear()
+    assert epsilon(1.3, Q, STEPS, 1e-6, "prv") == epsilon(1.3, Q, STEPS, 1e-6, "rdp") == pytest.approx(2.02, abs=0.01)
+    epsilon.cache_clear()
+
+
 def test_few_calls_of_the_slow_accountant(monkeypatch):
     from opacus.accountants import PRVAccountant
 
