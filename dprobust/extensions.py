@@ -16,6 +16,8 @@ def importable(folders: Iterable[str]) -> dict[str, Path]:
         UserError: no such folder, or a name that cannot be imported or is another package's.
     """
     packages: dict[str, Path] = {}
+    if (here := str(Path.cwd())) not in sys.path:  # where modules of the user's own lie
+        sys.path.append(here)
     for folder in map(Path, folders):
         path = folder.resolve()
         if not folder.is_dir():

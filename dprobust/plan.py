@@ -6,6 +6,7 @@ what is to be done. Needs neither torch nor Snakemake.
 """
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable
 from functools import cache
@@ -129,7 +130,15 @@ class Plan:
     def _architecture(self, model: dict[str, Any]) -> list[str]:
         """What makes a network, of the modules that are ours to read."""
         first, *others = code(model["name"])
-        return [f"{first}:layers", *(name for name in others if name.partition(".")[0] in self.registry.roots)]
+        return [f"{first}:layers", *filter(None, map(self._readable, others))]
+
+    def _readable(self, module: str) -> str | None:
+        """A root for a module of ours, of an extension or of the user's own; None for an installed one."""
+        if module.partition(".")[0] in self.registry.roots:
+            return module
+        found = importlib.util.find_spec(module)
+        path = Path(found.origin) if found and found.origin else None
+        return str(path) if path and path.suffix == ".py" and path.is_relative_to(Path.cwd()) else None
 
     def public_examples(self, dataset: str, split: str) -> str:
         """What the convolutions of a dataset's networks are pre-trained on."""

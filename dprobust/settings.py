@@ -28,7 +28,11 @@ class Settings(BaseModel):
     @classmethod
     def _known(cls, value: Any) -> Any:
         known = list(cls.model_fields)
-        if isinstance(value, dict) and (extra := next((key for key in value if key not in known), None)) is not None:
+        if not isinstance(value, dict):
+            return value
+        # A null leaves out what an overlay cannot take away: a key that is another kind's.
+        value = {key: item for key, item in value.items() if key in known or item is not None}
+        if (extra := next((key for key in value if key not in known), None)) is not None:
             close = difflib.get_close_matches(str(extra), known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise fault(f"unknown key {extra!r}{hint} (known: {', '.join(known)})")
