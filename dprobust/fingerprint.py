@@ -108,10 +108,10 @@ class Reach:
         if self._signature(base / "__init__.py"):
             return self._parse(base / "__init__.py", name, True, beside)
         path = base.with_name(f"{base.name}.py")
-        if (rest or beside) and self._signature(path):
+        if self._signature(path):
             return self._parse(path, name, False, beside)
-        # A folder of a package needs no __init__.py to be one.
-        return Module(name, b"", True, beside, False) if folder and base.is_dir() else None
+        # A folder needs no __init__.py to be a package.
+        return Module(name, b"", True, beside, False) if base.is_dir() else None
 
     def _signature(self, path: Path) -> Signature:
         if path not in self.files:

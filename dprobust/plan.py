@@ -295,6 +295,8 @@ class Plan:
         ]
         pretrained = self._pretrained(display) if display.asks("pretraining") else []
         inputs["pretrained"] = [self.files(PRETRAINING, dataset=dataset)[0] for dataset in pretrained]
+        if paper := getattr(display.settings, "paper", None):
+            inputs["paper"] = [str(self.registry.paper(paper))]
         return inputs | {f"needs_{name}": path for name, path in self._display_needs(display).items()}
 
     def _display_needs(self, display: Display) -> dict[str, str]:

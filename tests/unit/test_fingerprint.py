@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from dprobust import fingerprint as fingerprints
 from dprobust.errors import UserError
 from dprobust.fingerprint import fingerprint, reached
 
@@ -361,6 +362,8 @@ CASES = [
             ("return a.b", "return a.c"),
             ("return a.b", "return a['b']"),
             ("return a().b", "return a().c"),
+            ("return a(b, c)", "return a(bc)"),
+            ("@a\n    def f(): pass", "def fa(): pass"),
             ("return a", "return 'a'"),
             ("return 1", "return 1.0"),
             ("return 1", "return True"),
@@ -488,6 +491,31 @@ CASES = [
     case("a method named eval", LOCAL.replace("return X", "return X.eval()"), (A, "Y = 2", "Y = 3"), False),
     case("star", main_with("return helper()", "from pkg.other import *"), HELPER, True),
     case("star, whole", main_with("return helper()", "from pkg.other import *"), REST, True),
+    case(
+        "__getattr__, the rest",
+        main_with("return other.made", "from pkg import other", f"{OTHER}\n\ndef __getattr__(name):\n    return 7\n"),
+        REST,
+        False,
+    ),
+    case(
+        "module passed, not what it imports whole",
+        {**main_with("return f(third)", "from pkg import third"), "pkg/third.py": "from pkg import other\n"},
+        REST,
+        False,
+    ),
+    case(
+        "module in a folder without __init__",
+        {**main_with("return leaf.helper()", "from ext.deep import leaf"), "ext/deep/leaf.py": OTHER},
+        ("ext/deep/leaf.py", "return 1", "return 3"),
+        True,
+    ),
+    case("after a comprehension", LOCAL.replace("return X", "[X for X in range(3)]\n    return X"), X_IS, True),
+    case(
+        "not main",
+        {**TWO, B: f"{OTHER}if __name__ == '__main__':\n    call(5)\nelse:\n    call(6)\n"},
+        (B, "call(6)", "call(7)"),
+        True,
+    ),
     # Roots.
     case("whole module", LOCAL, (A, "Y = 2", "Y = 3"), True, "pkg.main"),
     case("whole module, not its imports", {A: "from pkg.other import helper\n", B: OTHER}, HELPER, False, "pkg.main"),
@@ -572,9 +600,9 @@ def test_reached_names_what_is_reached(tree):
     tree.write(B, OTHER)
     tree.write("s/run.py", "from pkg.main import X\n\nprint(X)\n")
     expected = ["pkg.main:<statements>", "pkg.main:X", "pkg.main:Y", "pkg.main:root", "pkg.other:helper"]
+    assert tree.reached("s/run.py") == ["pkg.main:<statements>", "pkg.main:X", "pkg.main:Y", "run.py:<statements>"]
     assert tree.reached("pkg.main:root") == expected
     assert tree.reached("pkg.other:unrelated", "pkg.main:root") == [*expected, "pkg.other:unrelated"]
-    assert tree.reached("s/run.py") == ["pkg.main:<statements>", "pkg.main:X", "pkg.main:Y", "run.py:<statements>"]
 
 
 def test_a_name_and_its_module_count(tree):
@@ -659,3 +687,14 @@ def test_modules_that_are_left_out_are_not_followed():
     assert any(name.startswith("dprobust.sources.download:") for name in whole)
     assert not any(name.startswith("dprobust.sources") for name in part)
     assert set(part) < set(whole) and fingerprint(root) != fingerprint(root, without=["dprobust.sources"])
+
+
+def test_what_is_known_is_not_followed_again(tree, monkeypatch):
+    tree.write(A, MAIN)
+    tree.write(B, OTHER)
+    known = tree.fingerprint("pkg.main:root")
+    monkeypatch.setattr(fingerprints, "Reach", None)
+    assert tree.fingerprint("pkg.main:root") == known
+    tree.edit(*HELPER)
+    with pytest.raises(TypeError):
+        tree.fingerprint("pkg.main:root")
