@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar paper figures test bench lint format lock schema clean missing
+.PHONY: help setup demo demo-cifar my-models paper figures test bench lint format lock schema clean missing
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -42,6 +42,10 @@ demo: $(STAMP) ## real MNIST in minutes: every figure, few epochs
 demo-cifar: $(STAMP) ## real CIFAR-10 in minutes; where a mirror is needed: make demo-cifar ARGS=mirror.yaml
 	@$(SNAKEMAKE) --configfile presets/cifar-demo.yaml $(ARGS)
 	@echo "Report: $(CURDIR)/results/cifar-demo/report.html"
+
+my-models: $(STAMP) ## compare networks trained elsewhere: presets/my-models.yaml
+	@$(SNAKEMAKE) --configfile presets/my-models.yaml $(ARGS)
+	@echo "Report: $(CURDIR)/results/my-models/report.html"
 
 paper: $(STAMP) ## the whole study of config.yaml, five seeds (hours)
 	@$(SNAKEMAKE) $(ARGS)

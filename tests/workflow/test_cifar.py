@@ -50,15 +50,15 @@ def tiny(tmp_path_factory):
                     "distances": {"images": 20, "deepfool_images": 5},
                     "curvature": {"images": 5},
                     "pgd": {"images": 10, "alpha": 0.002, "eps": [0.01], "steps": [2]},
-                    "cross_sections": {"samples": [0, 1], "resolution": 11, "half_width": 1.0},
+                    "cross_sections": {"images": 2, "resolution": 11, "half_width": 1.0},
                     "corruptions": {"sets": "sets.npz"},
                 },
             },
         },
-        figures={"sections": {"metric": "cross_sections", "dataset": "cifar10", "runs": RUNS}},
+        figures={"sections": {"shows": "cross_sections", "dataset": "cifar10", "runs": RUNS}},
         tables={
-            "attacked": {"metric": "pgd", "dataset": "cifar10", "runs": RUNS},
-            "corrupted": {"metric": "corruptions", "dataset": "cifar10", "runs": RUNS},
+            "attacked": {"shows": "pgd", "dataset": "cifar10", "runs": RUNS},
+            "corrupted": {"shows": "corruptions", "dataset": "cifar10", "runs": RUNS},
         },
     )
     workspace.config = (DEMO, overlay)
@@ -101,11 +101,14 @@ def test_features_are_those_of_the_images_in_use(tiny):
 
     trained = read(tiny, "models/cifar10/sgd/seed=0/train.json")
     model = models.load(
-        tiny.folder / RESULTS / "models/cifar10/sgd/seed=0/model.safetensors", trained["settings"]["model"]
+        tiny.folder / RESULTS / "models/cifar10/sgd/seed=0/model.safetensors",
+        trained["settings"]["model"],
+        (3, 32, 32),
+        10,
     )
     features, _ = models.split(model)
     for split, n in (("train", 160), ("test", 40)):
-        images = arrays.load(tiny.folder / f"data/cifar10/{split}.npz").take(slice(n))
+        images = arrays.load(tiny.folder / f"data/cifar10/{split}.npz").drawn(n, f"cifar10/{split}")
         found = arrays.load(tiny.folder / RESULTS / f"features/cifar10/images/{split}.npz")
         assert found.images.shape == (n, 6 * 25) and found.images.dtype == np.float32
         np.testing.assert_array_equal(found.labels, images.labels)
@@ -113,7 +116,7 @@ def test_features_are_those_of_the_images_in_use(tiny):
             expected = features(models.unit(torch.from_numpy(images.images)))
         np.testing.assert_allclose(found.images, expected.numpy(), atol=1e-5)
     mirrored = arrays.load(tiny.folder / RESULTS / "features/cifar10/mirrored/train.npz").images
-    images = arrays.load(tiny.folder / "data/cifar10/train.npz").images[:160, ..., ::-1]
+    images = arrays.load(tiny.folder / "data/cifar10/train.npz").drawn(160, "cifar10/train").images[..., ::-1]
     with torch.no_grad():
         expected = features(models.unit(torch.from_numpy(images.copy())))
     np.testing.assert_allclose(mirrored, expected.numpy(), atol=1e-5)
@@ -133,7 +136,7 @@ def test_metrics_go_through_the_whole_network(tiny):
 
 def test_what_is_not_official_is_marked_in_every_record(tiny):
     provenance = sorted((tiny.folder / RESULTS).glob("**/*.json"))
-    assert len(provenance) == 1 + 2 + 2 * 6
+    assert len(provenance) == 1 + 2 + 2 * 7
     for path in provenance:
         assert set(json.loads(path.read_text())["unofficial_data"]) == UNOFFICIAL, path
     source = json.loads((tiny.folder / "data/cifar100/source.json").read_text())
@@ -164,8 +167,8 @@ def test_other_corrupted_sets(tiny):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"training": {"sgd": {"lr": 0.02}}}, {"train": 1, "models": 1}),
-        ({"pretraining": {"training": {"lr": 0.05}}}, {"pretrain": 1, "features": 3, "train": 2, "models": 1}),
+        ({"training": {"sgd": {"lr": 0.02}}}, {"train": 1}),
+        ({"pretraining": {"training": {"lr": 0.05}}}, {"pretrain": 1, "features": 3, "train": 2}),
         ({"pretraining": {"mirrors": ["elsewhere"]}}, {}),
     ],
     ids=["head", "pre-training", "mirror"],
@@ -185,7 +188,7 @@ def test_mnist_goes_on_where_cifar_cannot_be_had(ready):
     both = ready.overlay(
         seeds=[0],
         datasets={"cifar10": {"model": {"name": "cifarnet"}}},
-        figures={"both": {"metric": "fgsm", "dataset": "cifar10", "runs": ["sgd"]}},
+        figures={"both": {"shows": "fgsm", "dataset": "cifar10", "runs": ["sgd"]}},
     )
     model = "results/smoke/models/mnist/sgd/seed=0/model.safetensors"
     done = ready.run("--keep-going", model, "both", config=(SMOKE, both), check=False)

@@ -1,19 +1,28 @@
 """One run of the whole DAG on real MNIST, and what follows from it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers import ROOT
 
+from dprobust import arrays, records
+from dprobust.arrays import draw
+
 FGSM = ("fig2", "fig3a", "fig3b", "fig3c", "fig7")
-FIGURES = (*FGSM, "fig1", "fig4", "fig5a", "fig5b", "fig5c")
+PGD = ("fig4", "fig4_stable")
+FIGURES = (*FGSM, *PGD, "fig1", "fig5a", "fig5b", "fig5c")
 TABLES = ("table1", "table2")
+ALL = (*FIGURES, *TABLES, "accuracy_table", "privacy_table", "mnist_c_generate")
 RESULTS = "results/smoke"
+DRAW = "mnist/test"
+FIRST = draw(10_000, None, DRAW)
 
 
 def test_every_target_is_there(smoke):
@@ -22,7 +31,7 @@ def test_every_target_is_there(smoke):
         assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
         assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
     for suffix in ("csv", "tex", "html"):
-        for table in ("privacy", *TABLES):
+        for table in ("privacy", "accuracy", *TABLES):
             assert (results / f"tables/{table}.{suffix}").stat().st_size > 500
     assert "100%" in smoke.output
 
@@ -48,8 +57,8 @@ def test_records_are_tidy_and_complete(smoke):
     record = pd.read_csv(folder / "fgsm.csv")
     assert list(record) == ["dataset", "run", "seed", "metric", "loss", "eps", "n", "value"]
     accuracy = record[record["metric"] == "accuracy"]
-    assert sorted(accuracy["loss"].unique()) == ["ce", "ce_stable", "margin"]
-    assert len(accuracy) == 3 * 4 and set(record["n"]) == {500} and record["value"].between(0, 1).all()
+    assert sorted(accuracy["loss"].unique()) == ["ce", "ce_stable", "margin", "worst"]
+    assert len(accuracy) == 4 * 4 and set(record["n"]) == {500} and record["value"].between(0, 1).all()
     clean = accuracy[accuracy["eps"] == 0]["value"]
     trained = json.loads(
         (smoke.folder / RESULTS / "models/mnist/dpsgd_sigma=1.3_clip=1.0/seed=1/train.json").read_text()
@@ -61,21 +70,25 @@ def test_records_are_tidy_and_complete(smoke):
 def test_pgd_record(smoke):
     """Without attack, and for each eps after 30 and after 40 steps; the stronger attack leaves fewer right."""
     record = pd.read_csv(smoke.folder / RESULTS / "records/mnist/sgd/seed=1/pgd.csv")
-    assert list(record) == ["dataset", "run", "seed", "metric", "loss", "eps", "alpha", "steps", "n", "value"]
+    columns = ["loss", "eps", "alpha", "steps", "random_start", "restarts"]
+    assert list(record) == ["dataset", "run", "seed", "metric", *columns, "n", "value"]
+    assert list(record["loss"].unique()) == ["ce", "margin", "worst"]
     for _, rows in record.groupby("loss"):
         cases = [(0.0, 0), *((eps, steps) for eps in (0.1, 0.2, 0.3) for steps in (30, 40))]
         assert list(zip(rows["eps"], rows["steps"], strict=True)) == cases
         assert rows["value"].iloc[0] > rows["value"].iloc[1] >= rows["value"].iloc[-1]
+    values = record.pivot(index=["eps", "steps"], columns="loss", values="value")
+    assert (values["worst"] <= values[["ce", "margin"]].min(axis=1)).all()
     assert set(record["n"]) == {32} and set(record["alpha"]) == {0.01}
 
 
 def test_pgd_iterations_record(smoke):
     """Every image is counted once; those wrong from the start are as many for every attack."""
     record = pd.read_csv(smoke.folder / RESULTS / "records/mnist/sgd/seed=1/pgd_iterations.csv")
-    assert set(record.groupby(["eps", "alpha"])["value"].sum()) == {32} and len(record) == 3 * 2 * 42
+    assert set(record.groupby(["loss", "eps", "alpha"])["value"].sum()) == {32} and len(record) == 2 * 3 * 2 * 42
     assert record.loc[record["iterations"] == 0, "metric"].eq("wrong_from_the_start").all()
     assert record.loc[record["iterations"] == 0, "value"].nunique() == 1
-    assert list(record.loc[record["iterations"] == 40, "metric"]) == ["fooled", "never_fooled"] * 6
+    assert list(record.loc[record["iterations"] == 40, "metric"]) == ["fooled", "never_fooled"] * 12
 
 
 def test_cross_sections_record(smoke):
@@ -84,8 +97,9 @@ def test_cross_sections_record(smoke):
     for path in sorted((smoke.folder / RESULTS / "records/mnist").glob("*/seed=*/cross_sections.csv")):
         record = pd.read_csv(path)
         sizes = record.groupby(["sample", "metric"])["repeat"].sum().unstack()
-        assert list(sizes.index) == [0, 1] and set(sizes["class"]) == {21**2} and set(sizes["pixel"]) == {28**2}
-        for sample in (0, 1):
+        assert list(sizes.index) == sorted(FIRST[:2])
+        assert set(sizes["class"]) == {21**2} and set(sizes["pixel"]) == {28**2}
+        for sample in sizes.index:
             grids = record[record["sample"] == sample].set_index("metric")[["repeat", "value"]]
             classes = grids.loc["class", "value"].repeat(grids.loc["class", "repeat"])
             assert classes.iloc[21**2 // 2] == grids.loc["predicted", "value"]
@@ -94,16 +108,17 @@ def test_cross_sections_record(smoke):
 
 
 def test_distances_record(smoke):
-    """A row an image; DeepFool on the first 40 of 100; the nearest boundary is nearer in linf."""
+    """A row an image; DeepFool on the first 40 of the draw of 100; the nearest boundary is nearer in linf."""
     record = pd.read_csv(smoke.folder / RESULTS / "records/mnist/sgd/seed=1/distances.csv")
-    assert list(record["index"]) == list(range(100))
-    assert list(record["deepfool_l2"].notna()) == list(record["deepfool_linf"].notna()) == 40 * [True] + 60 * [False]
+    assert list(record["index"]) == sorted(draw(10_000, 100, DRAW))
+    for norm in ("l2", "linf"):
+        assert set(record.loc[record[f"deepfool_{norm}"].notna(), "index"]) == set(draw(10_000, 40, DRAW))
     assert (record["linf"] <= record["l2"]).all() and (record["l2"] > 0).all()
     pd.testing.assert_series_equal(record["linf_signed"] >= 0, record["correct"], check_names=False)
 
 
 def test_curvature_record(smoke):
-    """The same random images for every model, drawn from all test images in use."""
+    """The same random images for every model, the first of the study's draw."""
     drawn = []
     for path in sorted((smoke.folder / RESULTS / "records/mnist").glob("*/seed=*/curvature.csv")):
         record = pd.read_csv(path)
@@ -115,8 +130,28 @@ def test_curvature_record(smoke):
         assert (record.loc[record["rank"] >= 10, "value"] == 0).all()
         assert (record.loc[~(record["rank"] >= 10), "value"] > 0).all()
         drawn.append(list(record["index"][:10]))
-    assert len(drawn) == 4 and all(index == drawn[0] for index in drawn)
-    assert drawn[0] == sorted(set(drawn[0])) and 100 < drawn[0][-1] < 500
+    assert len(drawn) == 4 and all(index == sorted(draw(10_000, 10, DRAW)) for index in drawn)
+
+
+def test_every_image_is_kept_and_the_same_in_every_metric(smoke):
+    """Beside each CSV an .npz with place and label; fewer images are the beginning of the same draw."""
+    folder = smoke.folder / RESULTS / "records/mnist/sgd/seed=1"
+    test = arrays.load(smoke.folder / "data/mnist/test.npz")
+    sizes = {"clean": 500, "fgsm": 500, "corruptions": 500, "distances": 100, "pgd": 32, "pgd_iterations": 32}
+    for metric, n in (sizes | {"curvature": 10, "cross_sections": 2}).items():
+        kept = records.read_arrays(folder / f"{metric}.npz")
+        np.testing.assert_array_equal(kept["index"], np.sort(draw(10_000, 500, DRAW)[:n]), err_msg=metric)
+        np.testing.assert_array_equal(kept["label"], test.labels[kept["index"]], err_msg=metric)
+    logits = records.read_arrays(folder / "clean.npz")["logits"]
+    fgsm = records.read_arrays(folder / "fgsm.npz")
+    assert logits.dtype == np.float32 and logits.shape == (500, 10)
+    np.testing.assert_array_equal(logits.argmax(1), fgsm["predicted"][0, 0])
+    record = pd.read_csv(folder / "fgsm.csv")
+    right = (fgsm["predicted"] == fgsm["label"]).mean(axis=2)
+    stated = record[(record["metric"] == "accuracy") & (record["loss"] != "worst")]["value"].to_numpy()
+    np.testing.assert_allclose(right.ravel(), stated)
+    worst = (fgsm["predicted"] == fgsm["label"]).all(axis=0).mean(axis=1)
+    np.testing.assert_allclose(worst, record[record["loss"] == "worst"]["value"])
 
 
 def test_provenance(smoke):
@@ -150,6 +185,7 @@ def test_report_is_one_self_contained_page(smoke):
     for figure in FIGURES:
         assert f'id="{figure}"' in page
     assert "{{" not in page and "system-message" not in page
+    assert "80.63" in page and "99.14" in page  # what the paper states stands in the tables
 
 
 def test_snakemakes_own_report(smoke, tmp_path):
@@ -160,25 +196,22 @@ def test_snakemakes_own_report(smoke, tmp_path):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"label": "another"}, {*FIGURES, *TABLES, "accuracy_table", "contact_sheet", "report", "all"}),
+        ({"label": "another"}, {*ALL, "report"}),
         (
-            {"datasets": {"mnist": {"metrics": {"fgsm": {"losses": ["ce", "margin"]}}}}},
-            {"fgsm", *FGSM, "report", "all"},
+            {"datasets": {"mnist": {"metrics": {"fgsm": {"losses": ["ce", "ce_stable"]}}}}},
+            {"measure", *FGSM, "report"},
         ),
+        # Captions tell of delta; trainings, records of metrics and the sheet do not.
         (
             {"datasets": {"mnist": {"privacy": {"deltas": [1e-7]}}}},
-            {"privacy", "privacy_table", *TABLES, *FIGURES, "report", "all"},
+            {"account", *ALL, "report"} - {"accuracy_table", "mnist_c_generate"},
         ),
-        ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report", "all"}),
-        (
-            {"datasets": {"mnist": {"metrics": {"pgd": {"alpha": 0.02}}}}},
-            {"pgd", "table1", "report", "all"},
-        ),
-        (
-            {"datasets": {"mnist": {"metrics": {"curvature": {"images": 11}}}}},
-            {"curvature", "fig5c", "report", "all"},
-        ),
+        ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report"}),
+        ({"datasets": {"mnist": {"metrics": {"pgd": {"alpha": 0.02}}}}}, {"measure", "table1", "report"}),
+        ({"datasets": {"mnist": {"metrics": {"curvature": {"images": 11}}}}}, {"measure", "fig5c", "report"}),
+        ({"datasets": {"mnist": {"mirrors": ["elsewhere"]}}}, set()),
     ],
+    ids=["label", "losses", "deltas", "title", "alpha", "images", "mirror"],
 )
 def test_an_edit_reruns_what_it_touches(smoke, tmp_path, change, jobs):
     overlay = tmp_path / "edit.yaml"
@@ -191,4 +224,24 @@ def test_training_settings_touch_their_algorithm_only(smoke, tmp_path):
     overlay = tmp_path / "edit.yaml"
     overlay.write_text(json.dumps({"datasets": {"mnist": {"training": {"sgd": {"lr": 0.1}}}}}))
     jobs = smoke.planned("models", config=(ROOT / "presets" / "smoke.yaml", overlay))
-    assert jobs == {"train": 2, "models": 1}
+    assert jobs == {"train": 2}
+
+
+def test_times_of_files_and_files_made_again_alike_rerun_nothing(smoke):
+    """Data touched, results of a stage touched, the clock set back, data made again: nothing to be done."""
+    data, results = smoke.folder / "data" / "mnist", smoke.folder / RESULTS
+    times = {path: path.stat() for path in [*data.iterdir(), *results.rglob("*")] if path.is_file()}
+    try:
+        for path in (data / "train.npz", *results.rglob("model.safetensors"), *results.rglob("fgsm.csv")):
+            os.utime(path)
+        assert "Nothing to be done" in smoke.run("--dry-run").output
+        for path in results.rglob("*.json"):
+            os.utime(path, (0, 0))
+        content = (data / "train.npz").read_bytes()
+        (data / "train.npz").unlink()
+        smoke.run("data/mnist/train.npz")
+        assert (data / "train.npz").read_bytes() == content
+        assert "Nothing to be done" in smoke.run("--dry-run").output
+    finally:
+        for path, state in times.items():
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
