@@ -9,12 +9,6 @@ configfile: f"{workflow.basedir}/config.yaml"
 include: "workflow/rules/common.smk"
 
 
-# What is to be made again follows from params, which hold settings, code and the keys of what a file is made from;
-# file times say nothing.
-inputflags:
-    ancient,
-
-
 wildcard_constraints:
     study=any_of([study.name]),
     dataset=any_of(study.datasets),

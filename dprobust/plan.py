@@ -17,7 +17,7 @@ from dprobust import sources
 from dprobust.files import sha256
 from dprobust.fingerprint import fingerprint
 from dprobust.models.settings import code
-from dprobust.runs import Run
+from dprobust.runs import ALGORITHMS, Run
 from dprobust.schema import SECTIONS, ConfigError
 from dprobust.showing import FORMATS
 from dprobust.study import Display, Study
@@ -54,6 +54,16 @@ def content(file: str, where: str) -> str:
         raise ConfigError(f"{where}: no file {file} (paths are relative to where snakemake is called)")
     state = path.stat()
     return _sha256(path, state.st_mtime_ns, state.st_size)
+
+
+def trained_for(runs: Iterable[Run]) -> str:
+    """How long runs are trained, as text: ``epochs: 50 (SGD), 50 (DP-SGD)``."""
+    epochs: dict[str, set[int]] = {}
+    for run in runs:
+        if run.training:
+            epochs.setdefault(ALGORITHMS[run.algorithm], set()).add(run.training.epochs)
+    told = [f"{' and '.join(map(str, sorted(numbers)))} ({name})" for name, numbers in epochs.items()]
+    return f"epochs: {', '.join(told)}" if told else "trained elsewhere"
 
 
 class Plan:
@@ -355,7 +365,7 @@ class Plan:
             "dataset": dataset,
             "images": {metric: self.study.images(dataset, metric) for metric in metrics},
             "measured": {metric: getattr(entry.metrics, metric).plain() for metric in metrics},
-            "epochs": {algorithm: training.epochs for algorithm, training in entry.training},
+            "trained": trained_for(run for _, run in display.runs),
             "delta": entry.privacy.deltas[0],
             "pretraining": entry.pretraining and entry.pretraining.plain(),
         }

@@ -15,6 +15,8 @@ from pydantic import Discriminator, Field, Tag, ValidationError, create_model
 from dprobust.recipe import Statement, Stop, Training
 from dprobust.settings import DatasetDisplay, Positive, Settings, Unique, fault
 
+ALGORITHMS = {"sgd": "SGD", "dpsgd": "DP-SGD"}
+"""Algorithm -> its name in labels."""
 LABELS = {
     "lr": "lr",
     "epochs": "epochs",
@@ -89,7 +91,7 @@ class Run(Settings):
             name = self.title or self.name.removeprefix("weights=").partition("_temperature=")[0]
             text = f"{name}, T = {self.temperature:g}" if self.temperature != 1 else name
         else:
-            head = "DP-SGD" if self.algorithm == "dpsgd" else "SGD"
+            head = ALGORITHMS[self.algorithm]
             text = self.title or " ".join(filter(None, (head, self.setting)) if self.private else ())
             text = text or ", ".join(filter(None, (head, self.setting)))
         if epsilon is None:

@@ -32,7 +32,7 @@ TOLD = {
         "pgd_iterations": {"steps": 40},
         "cross_sections": {"half_width": 10.0},
     },
-    "epochs": {"sgd": 50, "dpsgd": 50},
+    "trained": "epochs: 50 (SGD), 50 (DP-SGD)",
     "delta": 1e-6,
     "dataset": "mnist",
     "pretraining": {"dataset": "cifar100"},

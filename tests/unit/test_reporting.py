@@ -154,7 +154,7 @@ TOLD = {
     "seeds": 5,
     "images": dict.fromkeys(MEASURED, 1234),
     "measured": MEASURED,
-    "epochs": {"sgd": 51, "dpsgd": 52},
+    "trained": "epochs: 51 (SGD), 52 (DP-SGD)",
     "delta": 1e-6,
     "dataset": "mnist",
     "pretraining": None,

@@ -167,8 +167,8 @@ def test_other_corrupted_sets(tiny):
 @pytest.mark.parametrize(
     ("change", "jobs"),
     [
-        ({"training": {"sgd": {"lr": 0.02}}}, {"train": 1}),
-        ({"pretraining": {"training": {"lr": 0.05}}}, {"pretrain": 1, "features": 3, "train": 2}),
+        ({"training": {"sgd": {"lr": 0.02}}}, {"train": 1, "models": 1}),
+        ({"pretraining": {"training": {"lr": 0.05}}}, {"pretrain": 1, "features": 3, "train": 2, "models": 1}),
         ({"pretraining": {"mirrors": ["elsewhere"]}}, {}),
     ],
     ids=["head", "pre-training", "mirror"],
