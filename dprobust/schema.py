@@ -98,8 +98,8 @@ class StudyBase(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train and measure; auto takes a CUDA GPU if there is one."""
     extensions: Annotated[list[Annotated[str, MinLen(1)]], Unique] = []
-    """Folders with metrics, displays, models and datasets of your own (docs/extensions.md), relative to where snakemake
-    is called."""
+    """Folders with metrics, displays, models and datasets of your own (an example: examples/my-lab/my_lab), relative to
+    where snakemake is called."""
 
 
 def study_class(registry: Registry) -> type[StudyBase]:
