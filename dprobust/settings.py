@@ -4,7 +4,6 @@ A class of settings is a pydantic model; the text under a field is its descripti
 """
 
 import difflib
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -120,7 +119,3 @@ class Facts(Settings):
     """Training images in use."""
     test: int | None = None
     """Test images in use."""
-
-
-Check = Callable[[Any, Facts], None]
-Needs = Callable[[Any, str], Mapping[str, str]]
