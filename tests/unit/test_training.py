@@ -13,7 +13,7 @@ from dprobust.errors import UserError
 from dprobust.models.networks import unit
 from dprobust.privacy import epsilon, resolve, shuffle_epsilon
 from dprobust.recipe import Stop, Training
-from dprobust.seeds import generator
+from dprobust.seeds import generator, normal_generator
 from dprobust.training import batches, hold_out, train
 
 
@@ -50,9 +50,17 @@ def per_example(model, x, y):
     return rows
 
 
-def reference(model, s, n, noise):
-    """Algorithm 1 written out in float64, with the batches of the real sampler and the noise handed in; then momentum,
-    weight decay and schedule on what it gives."""
+def drawn(model, std, step, stream=("seed", "run")):
+    """The noise of a step, by parameter."""
+    sizes = [p.numel() for p in model.parameters()]
+    flat = std * normal_generator(*stream, "noise", step).standard_normal(sum(sizes))
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    return [torch.from_numpy(part).view(p.shape) for part, p in zip(parts, model.parameters(), strict=True)]
+
+
+def reference(model, s, n):
+    """Algorithm 1 written out in float64, with the batches and the noise of the real streams; then momentum, weight
+    decay and schedule on what it gives."""
     split, random, i = data(n), generator("seed", "run", "sampling"), 0
     velocities = [torch.zeros_like(p, dtype=torch.float64) for p in model.parameters()]
     steps = s.epochs * (n // s.batch_size)
@@ -64,10 +72,10 @@ def reference(model, s, n, noise):
                 norm = math.sqrt(sum(g.square().sum().item() for g in grads))
                 for t, g in zip(total, grads, strict=True):
                     t += g / (1.0 if s.clip is None else max(1.0, norm / s.clip))
+            noise = drawn(model, s.noise_std, i)
             with torch.no_grad():
-                for p, t, v in zip(model.parameters(), total, velocities, strict=True):
-                    drawn = torch.empty_like(p).normal_(0, s.noise_std, generator=noise) if s.noise_std else 0.0
-                    g = (t + drawn) / s.batch_size + s.weight_decay * p
+                for p, t, v, z in zip(model.parameters(), total, velocities, noise, strict=True):
+                    g = (t + z) / s.batch_size + s.weight_decay * p
                     v.mul_(s.momentum).add_(g)
                     p -= (s.lr_at(i, steps) * (g + s.momentum * v if s.nesterov else v)).float()
             i += 1
@@ -90,7 +98,7 @@ def reference(model, s, n, noise):
 )
 def test_a_training_is_algorithm_1(options):
     s = settings(**options, engine="functional")
-    expected = reference(net(), s, 40, generator("seed", "run", "noise"))
+    expected = reference(net(), s, 40)
     found, history = trained(s)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=2e-6)
@@ -103,7 +111,7 @@ def test_without_noise_nothing_is_drawn_from_its_stream(monkeypatch):
     def refuse(*arguments, **more):
         raise AssertionError("drawn")
 
-    monkeypatch.setattr(torch.Tensor, "normal_", refuse)
+    monkeypatch.setattr(training.Noise, "draw", refuse)
     trained(settings(clip=0.5), model=net())
     with pytest.raises(AssertionError, match="drawn"):
         trained(settings(clip=0.5, sigma=0.1), model=net())
@@ -120,10 +128,10 @@ def test_parameters_that_share_a_gradient_have_noise_of_their_own():
         def forward(self, x):
             return (self.a + self.b).expand(len(x), 5)
 
-    model, noise = Twice(), generator("twins", "noise")
+    model = Twice()
     train(model, data(8), data(8), settings(epochs=1, lr=8.0, noise_std=0.5), ("twins",))
-    drawn = [torch.empty(5).normal_(0, 0.5, generator=noise) for _ in range(2)]
-    torch.testing.assert_close(model.a - model.b, drawn[1] - drawn[0], rtol=1e-4, atol=1e-5)
+    a, b = drawn(model, 0.5, 0, ("twins",))
+    torch.testing.assert_close(model.a - model.b, (b - a).float(), rtol=1e-4, atol=1e-5)
     assert (model.a - model.b).abs().max() > 0.1
 
 
