@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
@@ -11,6 +12,7 @@ from dprobust import checkpoints, training
 from dprobust.arrays import Split
 from dprobust.errors import UserError
 from dprobust.models.networks import unit
+from dprobust.noise import residuals
 from dprobust.privacy import epsilon, resolve, shuffle_epsilon
 from dprobust.recipe import Stop, Training
 from dprobust.seeds import generator, normal_generator
@@ -471,6 +473,44 @@ def test_killed_and_resumed_is_the_same_bytes(tmp_path, monkeypatch, extra, drop
     assert len(calls) == 3 + 3  # two epochs were not trained again
     assert again == told
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("randomness", ["reproducible", "secret"])
+def test_what_is_resumed_has_new_noise_and_batches_if_they_are_secret(tmp_path, monkeypatch, randomness):
+    """A third epoch that was killed at its end, and the one that takes its place."""
+    s = settings(epochs=4, clip=0.5, sigma=1.3, sampling="poisson", randomness=randomness, augment=["flip"])
+    path, killed, resumed = tmp_path / "checkpoint", [], []
+    kill(monkeypatch, 2)
+    with pytest.raises(Killed):
+        trained(s, checkpoint=path, watch=killed.append)
+    with safe_open(path, framework="pt") as file:
+        kept = {name for name in file.keys() if name.startswith("generator.")}  # noqa: SIM118
+    assert kept == {"generator.augmentation"} | ({"generator.sampling"} if randomness == "reproducible" else set())
+    trained(s, checkpoint=path, watch=resumed.append)
+    assert [step.step for step in resumed] == list(range(10, 20)) and [step.step for step in killed] == list(range(15))
+    one, other = (
+        np.array([np.concatenate(list(residuals(step, s.noise_std).values())) for step in steps])
+        for steps in (killed[10:], resumed[:5])
+    )
+    same = [
+        step.sums["0.weight"].equal(again.sums["0.weight"]) for step, again in zip(killed[10:], resumed, strict=False)
+    ]
+    if randomness == "reproducible":
+        np.testing.assert_array_equal(one, other)
+        assert all(same)
+    else:
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) * math.sqrt(one.size) < 5.5
+        assert not same[0]  # from the same parameters: another batch
+
+
+def test_secret_trainings_share_neither_noise_nor_batches():
+    s, n = settings(epochs=1, clip=0.5, sigma=1.3, sampling="poisson", randomness="secret"), 80
+    found = [[], []]
+    for steps in found:
+        trained(s, n=n, watch=steps.append)
+    assert not found[0][0].sums["0.weight"].equal(found[1][0].sums["0.weight"])
+    one, other = (np.concatenate(list(residuals(steps[0], s.noise_std).values())) for steps in found)
+    assert abs(np.corrcoef(one, other)[0, 1]) * math.sqrt(one.size) < 5.5
 
 
 def test_a_stopped_training_resumes_to_the_same_bytes(tmp_path, monkeypatch):
