@@ -7,14 +7,18 @@ import secrets
 import numpy as np
 import pytest
 import torch
+import yaml
+from helpers import ROOT
 from scipy import stats
 
 from dprobust import arrays, training
 from dprobust.noise import residuals
+from dprobust.plan import Plan, key
 from dprobust.privacy import resolve
 from dprobust.recipe import Training
 from dprobust.seeds import derive, generator, normal_generator, secret_generator, secret_normal_generator, stream
 from dprobust.stages.train import train
+from dprobust.study import Study
 
 
 def drawn(random, n=4):
@@ -139,6 +143,18 @@ def test_what_defines_a_training_names_its_streams():
     assert {stream(0, changed(**change)) for change in SAME} == {stream("0", SPEC)}
     pretrained = {stream(0, changed(pretrained=PRETRAIN | more)) for more in ({}, {"code": "2"}, {"device": "cuda"})}
     assert len(pretrained) == 1
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_an_edit_of_the_code_leaves_the_streams_of_a_study(monkeypatch, dataset):
+    """Of a plan as it is, where the head of a network trains on what pre-trained convolutions make of images."""
+    study = Study(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    plans = [Plan(study, ROOT / "workflow" / "scripts") for _ in range(2)]
+    monkeypatch.setattr(plans[1], "code", lambda *roots: "edited")
+    specs = [[plan.train(dataset, run) for run in study.trained(dataset)] for plan in plans]
+    (names, edited), (keys, others) = ([{f(s) for s in each} for each in specs] for f in (lambda s: stream(0, s), key))
+    assert names == edited and len(names) == len(specs[0])
+    assert not keys & others
 
 
 @pytest.fixture(scope="module")
