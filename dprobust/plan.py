@@ -203,13 +203,13 @@ class Plan:
     def train(self, dataset: str, run: str) -> Spec:
         """Training a run, but for the seed."""
         entry, chosen = self.study.dataset(dataset), self.study.run(dataset, run)
-        pretraining = key(self.pretrain(dataset)) if entry.pretraining else None
         solved = ["dprobust.privacy:resolve"] if chosen.training.epsilon is not None else []
         return {
             "training": chosen.training.plain(),
             "model": chosen.model,
             "data": self._data_key(self.study.source(dataset)),
-            "pretrained": pretraining,
+            # Whole: the random streams are named by what it says, but for device and code (`dprobust.seeds.stream`).
+            "pretrained": self.pretrain(dataset) if entry.pretraining else None,
             "draws": {split: self._draw(dataset, split) for split in ("train", "test")},
             "sizes": {split: getattr(entry, f"{split}_size") for split in ("train", "test")},
             "unofficial": self.study.unofficial(dataset),

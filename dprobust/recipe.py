@@ -8,6 +8,20 @@ from pydantic import Field, model_validator
 
 from dprobust.settings import Count, Fraction, NonNegative, Positive, Probability, Settings, Unique, fault
 
+RANDOMNESS = {
+    "reproducible": (
+        "noise and batches are derived from the seed and the settings: whoever knows both draws them again and "
+        "subtracts the noise. Right for experiments; for a model that is given away nothing is guaranteed"
+    ),
+    "secret": (
+        "noise (AES-128 in counter mode) and batches come from the operating system's entropy, which is kept nowhere: "
+        "neither can be drawn again, and no byte of this training is reproducible"
+    ),
+}
+"""What each choice of `Training.randomness` means, as records say it."""
+
+Randomness = Literal["reproducible", "secret"]
+
 
 class Stop(Settings):
     """Stop where an accuracy is reached on examples held out of the training set (never on test images)."""
@@ -59,6 +73,10 @@ class Dpsgd(Common):
     engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
     """How the sum of the clipped per-example gradients is computed. All give the same sum; fused is the fastest, ghost
     and hooks are Opacus', functional is torch.func's."""
+    randomness: Randomness = "reproducible"
+    """Of noise and batches - reproducible derives them from the seed and the settings, so whoever knows both can
+    subtract the noise: for experiments. secret takes them from the operating system and keeps nothing to draw them
+    again: for a model that is given away; trained again it is another."""
 
 
 class Pretraining(Common):
@@ -96,6 +114,8 @@ class Training(Common):
     """Standard deviation of the noise on the sum of the gradients - sigma*clip as in Algorithm 1, or sigma (Fig 3c, and
     noise without clipping)."""
     engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
+    """As for dpsgd."""
+    randomness: Randomness = "reproducible"
     """As for dpsgd."""
     precision: Literal["float32", "auto"] = "float32"
     """As for pretraining; for trainings without clipping only."""

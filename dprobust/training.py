@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,8 +23,9 @@ from dprobust.augmentation import augment
 from dprobust.dpsgd import ENGINES
 from dprobust.errors import UserError
 from dprobust.models.networks import unit
+from dprobust.noise import Noise, Observed, Watch
 from dprobust.recipe import Training
-from dprobust.seeds import derive, generator
+from dprobust.seeds import derive, generator, secret_generator
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +43,13 @@ def train(
     checkpoint: Path | None = None,
     code: str = "",
     holdout: Split | None = None,
+    watch: Watch | None = None,
 ) -> list[dict]:
     """Train `model` in place, on the device it is on.
 
     Killed at any moment and called again with the same arguments, it goes on after the last finished epoch and ends
-    with the same parameters, bit for bit (same machine, same number of threads).
+    with the same parameters, bit for bit (same machine, same number of threads). With secret randomness it goes on with
+    new noise and batches: no file holds what either could be drawn again from.
 
     Args:
         model: maps float images (N, C, H, W) in [0, 1] to logits; the head of a network maps features (N, F).
@@ -53,18 +57,21 @@ def train(
         test: examples for the accuracy that is recorded after each epoch; nothing is selected by it.
         settings: how to train; an `epsilon` is to be turned into sigma before
             (`dprobust.privacy.resolve`).
-        stream: names that the random numbers are derived from, for example (seed, run).
+        stream: names that the random numbers are derived from (`dprobust.seeds.stream`). Trainings of one stream share
+            noise and batches: whoever gets both models can subtract the noise.
         checkpoint: file that holds the state after each epoch; whoever keeps the result removes it. One that belongs to
             other settings, data, stream, code or another model or start is not used. None: no checkpoints.
         code: fingerprint of the code.
         holdout: examples for the checks of `settings.stop`, none of them in `data`; None: `hold_out` draws them out of
             `data`, and the rest is trained on.
+        watch: called after each step with what it did, for tests of the noise; what it sees is not private.
 
     Returns:
-        One record an epoch: epoch, test_accuracy and test_loss; with clipping also clipped, the share of examples whose
-        gradient was longer than C, and mean_norm, the mean gradient norm before clipping (both computed from the
-        training data without noise: no guarantee covers them); with `settings.stop` also step, the steps taken so far,
-        and holdout_accuracy, the highest one found in the epoch, which in the last record is the one that ended it.
+        One record an epoch: epoch, test_accuracy and test_loss; with clipping, unless randomness is secret, also
+        clipped, the share of examples whose gradient was longer than C, and mean_norm, the mean gradient norm before
+        clipping (both computed from the training data without noise: no guarantee covers them); with `settings.stop`
+        also step, the steps taken so far, and holdout_accuracy, the highest one found in the epoch, which in the last
+        record is the one that ended it.
 
     Raises:
         UserError: more examples in a batch or held out than there are, parameters that are no longer finite, or an
@@ -82,11 +89,11 @@ def train(
         model.to(memory_format=torch.channels_last)  # a third faster; the engines of DP-SGD see to it themselves
     device = next(model.parameters()).device
     images, labels = torch.from_numpy(data.images).to(device), torch.from_numpy(data.labels).to(device)
-    streams = {
-        "sampling": generator(*stream, "sampling"),
-        "noise": generator(*stream, "noise", device=device),
-        "augmentation": generator(*stream, "augmentation"),
-    }
+    secret = settings.randomness == "secret"
+    sampling = generator(*stream, "sampling")
+    streams = {"augmentation": generator(*stream, "augmentation")} | ({} if secret else {"sampling": sampling})
+    noise = Noise(settings.noise_std, stream, secret, device) if settings.noise_std else None
+    told = settings.clip is not None and not secret  # of norms; nothing but the parameters leaves a secret training
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     velocities = {name: torch.zeros_like(p) for name, p in parameters.items()} if settings.momentum else {}
     state = _state(model) | {f"velocity.{name}": v for name, v in velocities.items()}
@@ -103,7 +110,7 @@ def train(
                 random.set_state(tensors[f"generator.{name}"])
             logger.info("going on after epoch %d of %d", len(history), settings.epochs)
 
-    gradients = _gradients(model, settings, streams["noise"])
+    gradients = _plain(model, settings) if settings.clip is None else _clipped(model, settings)
     started, first = time.monotonic(), len(history)
     for epoch in range(first + 1, settings.epochs + 1):
         if _reached(settings, history):
@@ -112,14 +119,20 @@ def train(
         clipping = torch.zeros(3, dtype=torch.float64, device=device)
         checks: dict[str, float] = {}
         model.train()
+        if secret:  # in each epoch, so that a training that goes on is no other
+            sampling = secret_generator()
         with torch.random.fork_rng():  # dropout draws from the global generator
             torch.manual_seed(derive(*stream, "dropout", epoch))
-            for i, batch in enumerate(batches(n, settings, streams["sampling"]), start=(epoch - 1) * steps):
+            for i, batch in enumerate(batches(n, settings, sampling), start=(epoch - 1) * steps):
                 batch = batch.to(device)
                 x, y = images[batch], labels[batch]
                 sums, norms = gradients(unit(augment(x, settings.augment, streams["augmentation"])), y)
-                _update(parameters, sums, velocities, settings, settings.lr_at(i, settings.epochs * steps))
-                if settings.clip is not None:
+                noisy = noise.add(i, sums) if noise else sums
+                before = {name: p.detach().clone() for name, p in parameters.items()} if watch else {}
+                _update(parameters, noisy, velocities, settings, settings.lr_at(i, settings.epochs * steps))
+                if watch:
+                    watch(Observed(i, sums, noisy, {name: before[name] - p.detach() for name, p in parameters.items()}))
+                if told:
                     clipping[0] += len(norms)
                     clipping[1] += (norms > settings.clip).sum()
                     clipping[2] += norms.sum()
@@ -130,8 +143,8 @@ def train(
                         checks["holdout_accuracy"] = max(found, checks.get("holdout_accuracy", 0.0))
                         if found >= stop.accuracy:
                             break
-        told = _clipping(*clipping.tolist()) if settings.clip is not None else {}
-        history.append({"epoch": epoch} | evaluate(model, test) | told | checks)
+        norms = _clipping(*clipping.tolist()) if told else {}
+        history.append({"epoch": epoch} | evaluate(model, test) | norms | checks)
         if not all(torch.isfinite(p).all() for p in parameters.values()):
             raise UserError(f"training diverged in epoch {epoch}: parameters are not finite; use a smaller lr")
         if checkpoint:
@@ -240,25 +253,6 @@ def evaluate(model: nn.Module, data: Split, batch_size: int = 1000) -> dict[str,
     return {"test_accuracy": correct / len(data), "test_loss": loss / len(data)}
 
 
-def _gradients(model: nn.Module, settings: Training, random: torch.Generator) -> Step:
-    sums_of = _plain(model, settings) if settings.clip is None else _clipped(model, settings)
-    std = settings.noise_std
-    if std == 0:
-        return sums_of
-
-    def step(x: Tensor, y: Tensor) -> tuple[Gradients, Tensor]:
-        sums, norms = sums_of(x, y)
-        # Drawn contiguous, else the numbers are drawn one by one; and new tensors, for autograd may give one tensor
-        # as the gradient of two parameters.
-        noise = {
-            name: torch.empty_like(value, memory_format=torch.contiguous_format).normal_(0.0, std, generator=random)
-            for name, value in sums.items()
-        }
-        return {name: value.add_(sums[name]) for name, value in noise.items()}, norms
-
-    return step
-
-
 def _plain(model: nn.Module, settings: Training) -> Step:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     dtype = computes_in(settings.precision, next(model.parameters()).device)
@@ -315,6 +309,7 @@ def _identity(
         "stream": list(map(str, stream)),
         "code": code,
         "torch": torch.__version__,
+        "numpy": np.__version__,
         "device": str(device),
         "threads": torch.get_num_threads(),
         "computes_in": str(computes_in(settings.precision, device)),

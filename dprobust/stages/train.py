@@ -10,7 +10,7 @@ import torch
 from dprobust import arrays, records, seeds, training
 from dprobust.models import networks
 from dprobust.precision import full_float32
-from dprobust.recipe import Training
+from dprobust.recipe import RANDOMNESS, Training
 from dprobust.registry import load
 
 
@@ -30,10 +30,9 @@ def train(
             the convolutions, and `mirrored` the features of the mirror images of a run that flips.
         output: where the parameters go, safetensors; the checkpoint of an unfinished training lies beside it.
         record: where the record goes, JSON.
-        about: dataset, run, seed: what the random streams are named by.
+        about: dataset, run, seed; the random streams are named by the seed and what defines the training.
         device: where to train.
     """
-    stream = (about["seed"], about["dataset"], about["run"])
     policy = full_float32()
     data, test = arrays.load(inputs["train"]), arrays.load(inputs["test"])
     if "features" not in inputs:  # features are those of the images in use
@@ -42,13 +41,14 @@ def train(
     if "mirrored" in inputs:
         mirrored = arrays.load(inputs["mirrored"]).images
         data = arrays.Split(np.stack([data.images, mirrored], axis=1), data.labels, data.classes, data.shape)
+    settings = Training(**spec["training"])
+    if settings.epsilon is not None:  # by its name: what accounts is not what trains a run of a given sigma
+        settings = load("dprobust.privacy").resolve(settings, len(data))
+    stream = seeds.stream(about["seed"], {**spec, "training": settings.plain()})
     model = networks.build(spec["model"], data.shape, data.classes, seed=seeds.derive(*stream, "init"))
     if "features" in inputs:
         networks.load_features(model, inputs["features"])
     trained = (networks.split(model)[1] if "features" in inputs else model).to(device)
-    settings = Training(**spec["training"])
-    if settings.epsilon is not None:  # by its name: what accounts is not what trains a run of a given sigma
-        settings = load("dprobust.privacy").resolve(settings, len(data))
     checkpoint = output.with_name("checkpoint.safetensors")
     history = training.train(trained, data, test, settings, stream, checkpoint, spec["code"])
     networks.save(model, output)
@@ -58,6 +58,7 @@ def train(
         inputs.values(),
         **about,
         mechanism=settings.mechanism(settings.trained_on(len(data))),
+        randomness={"source": settings.randomness, "meaning": RANDOMNESS[settings.randomness]},
         history=history,
         unofficial_data=spec["unofficial"],
         device=str(device),

@@ -3,11 +3,12 @@
 from typing import get_args
 
 import pytest
+from makers import runs
 from pydantic import ValidationError
 
 from dprobust.augmentation import KINDS
 from dprobust.dpsgd import ENGINES
-from dprobust.recipe import Common, Dpsgd, Pretraining, Sgd, Statement, Stop, Training
+from dprobust.recipe import RANDOMNESS, Common, Dpsgd, Pretraining, Sgd, Statement, Stop, Training
 
 
 def choices(settings, field):
@@ -27,6 +28,7 @@ def test_choices_are_those_of_the_code(settings):
     assert choices(settings, "schedule") == {"constant", "one_cycle"}
     if "engine" in settings.model_fields:
         assert choices(settings, "engine") == set(ENGINES)
+        assert choices(settings, "randomness") == set(RANDOMNESS)
 
 
 def test_a_training_has_every_setting_of_the_datasets():
@@ -138,6 +140,17 @@ def test_defaults_are_the_papers():
     for settings in (Sgd(), Dpsgd()):
         assert (settings.epochs, settings.batch_size, settings.lr, settings.momentum) == (50, 256, 0.05, 0.0)
     assert (Sgd().sampling, Dpsgd().sampling) == ("shuffle", "poisson")
+
+
+def test_randomness_is_in_the_name_of_a_run_that_asks_for_it_only():
+    private = {"sigma": 1.3, "clip": 1.0}
+    plain, same, secret = runs(
+        private, private | {"randomness": "reproducible", "lr": 0.1}, private | {"randomness": "secret"}
+    )
+    assert plain.name == "dpsgd_sigma=1.3_clip=1.0" and "randomness" not in same.name
+    assert secret.name == "dpsgd_sigma=1.3_clip=1.0_randomness=secret"
+    assert [run.training.randomness for run in (plain, same, secret)] == ["reproducible", "reproducible", "secret"]
+    assert "secret" in message(randomness="secrets")
 
 
 def test_statement():

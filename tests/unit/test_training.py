@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from scipy import stats
 from torch import nn
 from torch.nn import functional as F
@@ -11,9 +12,10 @@ from dprobust import checkpoints, training
 from dprobust.arrays import Split
 from dprobust.errors import UserError
 from dprobust.models.networks import unit
+from dprobust.noise import residuals
 from dprobust.privacy import epsilon, resolve, shuffle_epsilon
 from dprobust.recipe import Stop, Training
-from dprobust.seeds import generator
+from dprobust.seeds import generator, normal_generator
 from dprobust.training import batches, hold_out, train
 
 
@@ -50,9 +52,17 @@ def per_example(model, x, y):
     return rows
 
 
-def reference(model, s, n, noise):
-    """Algorithm 1 written out in float64, with the batches of the real sampler and the noise handed in; then momentum,
-    weight decay and schedule on what it gives."""
+def drawn(model, std, step, stream=("seed", "run")):
+    """The noise of a step, by parameter."""
+    sizes = [p.numel() for p in model.parameters()]
+    flat = std * normal_generator(*stream, "noise", step).standard_normal(sum(sizes))
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    return [torch.from_numpy(part).view(p.shape) for part, p in zip(parts, model.parameters(), strict=True)]
+
+
+def reference(model, s, n):
+    """Algorithm 1 written out in float64, with the batches and the noise of the real streams; then momentum, weight
+    decay and schedule on what it gives."""
     split, random, i = data(n), generator("seed", "run", "sampling"), 0
     velocities = [torch.zeros_like(p, dtype=torch.float64) for p in model.parameters()]
     steps = s.epochs * (n // s.batch_size)
@@ -64,10 +74,10 @@ def reference(model, s, n, noise):
                 norm = math.sqrt(sum(g.square().sum().item() for g in grads))
                 for t, g in zip(total, grads, strict=True):
                     t += g / (1.0 if s.clip is None else max(1.0, norm / s.clip))
+            noise = drawn(model, s.noise_std, i)
             with torch.no_grad():
-                for p, t, v in zip(model.parameters(), total, velocities, strict=True):
-                    drawn = torch.empty_like(p).normal_(0, s.noise_std, generator=noise) if s.noise_std else 0.0
-                    g = (t + drawn) / s.batch_size + s.weight_decay * p
+                for p, t, v, z in zip(model.parameters(), total, velocities, noise, strict=True):
+                    g = (t + z) / s.batch_size + s.weight_decay * p
                     v.mul_(s.momentum).add_(g)
                     p -= (s.lr_at(i, steps) * (g + s.momentum * v if s.nesterov else v)).float()
             i += 1
@@ -90,7 +100,7 @@ def reference(model, s, n, noise):
 )
 def test_a_training_is_algorithm_1(options):
     s = settings(**options, engine="functional")
-    expected = reference(net(), s, 40, generator("seed", "run", "noise"))
+    expected = reference(net(), s, 40)
     found, history = trained(s)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=2e-6)
@@ -103,7 +113,7 @@ def test_without_noise_nothing_is_drawn_from_its_stream(monkeypatch):
     def refuse(*arguments, **more):
         raise AssertionError("drawn")
 
-    monkeypatch.setattr(torch.Tensor, "normal_", refuse)
+    monkeypatch.setattr(training.Noise, "draw", refuse)
     trained(settings(clip=0.5), model=net())
     with pytest.raises(AssertionError, match="drawn"):
         trained(settings(clip=0.5, sigma=0.1), model=net())
@@ -120,10 +130,10 @@ def test_parameters_that_share_a_gradient_have_noise_of_their_own():
         def forward(self, x):
             return (self.a + self.b).expand(len(x), 5)
 
-    model, noise = Twice(), generator("twins", "noise")
+    model = Twice()
     train(model, data(8), data(8), settings(epochs=1, lr=8.0, noise_std=0.5), ("twins",))
-    drawn = [torch.empty(5).normal_(0, 0.5, generator=noise) for _ in range(2)]
-    torch.testing.assert_close(model.a - model.b, drawn[1] - drawn[0], rtol=1e-4, atol=1e-5)
+    a, b = drawn(model, 0.5, 0, ("twins",))
+    torch.testing.assert_close(model.a - model.b, (b - a).float(), rtol=1e-4, atol=1e-5)
     assert (model.a - model.b).abs().max() > 0.1
 
 
@@ -463,6 +473,44 @@ def test_killed_and_resumed_is_the_same_bytes(tmp_path, monkeypatch, extra, drop
     assert len(calls) == 3 + 3  # two epochs were not trained again
     assert again == told
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("randomness", ["reproducible", "secret"])
+def test_what_is_resumed_has_new_noise_and_batches_if_they_are_secret(tmp_path, monkeypatch, randomness):
+    """A third epoch that was killed at its end, and the one that takes its place."""
+    s = settings(epochs=4, clip=0.5, sigma=1.3, sampling="poisson", randomness=randomness, augment=["flip"])
+    path, killed, resumed = tmp_path / "checkpoint", [], []
+    kill(monkeypatch, 2)
+    with pytest.raises(Killed):
+        trained(s, checkpoint=path, watch=killed.append)
+    with safe_open(path, framework="pt") as file:
+        kept = {name for name in file.keys() if name.startswith("generator.")}  # noqa: SIM118
+    assert kept == {"generator.augmentation"} | ({"generator.sampling"} if randomness == "reproducible" else set())
+    trained(s, checkpoint=path, watch=resumed.append)
+    assert [step.step for step in resumed] == list(range(10, 20)) and [step.step for step in killed] == list(range(15))
+    one, other = (
+        np.array([np.concatenate(list(residuals(step, s.noise_std).values())) for step in steps])
+        for steps in (killed[10:], resumed[:5])
+    )
+    same = [
+        step.sums["0.weight"].equal(again.sums["0.weight"]) for step, again in zip(killed[10:], resumed, strict=False)
+    ]
+    if randomness == "reproducible":
+        np.testing.assert_array_equal(one, other)
+        assert all(same)
+    else:
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) * math.sqrt(one.size) < 5.5
+        assert not same[0]  # from the same parameters: another batch
+
+
+def test_secret_trainings_share_neither_noise_nor_batches():
+    s, n = settings(epochs=1, clip=0.5, sigma=1.3, sampling="poisson", randomness="secret"), 80
+    found = [[], []]
+    for steps in found:
+        trained(s, n=n, watch=steps.append)
+    assert not found[0][0].sums["0.weight"].equal(found[1][0].sums["0.weight"])
+    one, other = (np.concatenate(list(residuals(steps[0], s.noise_std).values())) for steps in found)
+    assert abs(np.corrcoef(one, other)[0, 1]) * math.sqrt(one.size) < 5.5
 
 
 def test_a_stopped_training_resumes_to_the_same_bytes(tmp_path, monkeypatch):
