@@ -20,7 +20,7 @@ import pandas as pd
 from dprobust.errors import UserError
 from dprobust.files import replaced, sha256, write_json
 
-LIBRARIES = ("torch", "numpy", "opacus", "pandas", "matplotlib", "snakemake")
+LIBRARIES = ("torch", "numpy", "randomgen", "opacus", "pandas", "matplotlib", "snakemake")
 
 
 def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
