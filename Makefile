@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar my-models paper figures test bench lint format lock schema clean missing
+.PHONY: help setup demo demo-cifar my-models paper figures test test-slow bench lint format lock schema clean missing
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -56,6 +56,9 @@ figures: $(STAMP) ## the figures of the study of config.yaml
 
 test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 	@$(PY) -m pytest $(ARGS)
+
+test-slow: $(STAMP) ## the tests that take minutes: the law of the noise in billions of draws
+	@$(PY) -m pytest -m slow $(ARGS)
 
 bench: .venv/.bench ## speed against peers, 20 minutes on an idle machine; parts: make bench ARGS="steps attacks"
 	@$(SNAKEMAKE) --quiet all -- data/mnist/train.npz data/mnist/test.npz data/mnist_c/pessimal.npz
