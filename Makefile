@@ -55,7 +55,7 @@ figures: $(STAMP) ## the figures of the study of config.yaml
 	@$(SNAKEMAKE) figures $(ARGS)
 
 test: $(STAMP) ## all tests, with a smoke run of the whole workflow
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take minutes: the law of the noise in billions of draws
 	@$(PY) -m pytest -m slow $(ARGS)
