@@ -3,6 +3,7 @@ of linear models. Where a library is missing its tests are skipped: pip install 
 
 import sys
 import types
+from importlib.machinery import ModuleSpec
 
 import pytest
 import torch
@@ -101,7 +102,9 @@ def pyautoattack():
 @pytest.fixture
 def adv_lib(monkeypatch):
     for unused in ("visdom", "tqdm"):
-        monkeypatch.setitem(sys.modules, unused, types.SimpleNamespace(Visdom=None))
+        module = types.ModuleType(unused)
+        module.__spec__, module.Visdom = ModuleSpec(unused, None), None
+        monkeypatch.setitem(sys.modules, unused, module)
     return pytest.importorskip("adv_lib.attacks.auto_pgd", reason="adv-lib is not installed")
 
 
