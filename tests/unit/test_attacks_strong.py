@@ -339,6 +339,17 @@ def test_the_papers_rung_is_its_pgd(case):
     assert 0 < (first <= 20).sum() < len(x)
 
 
+@pytest.mark.parametrize(("norm", "alpha"), [("linf", 0.01), ("l2", 2.5 * 0.3 / 5)])
+def test_the_papers_rung_has_the_papers_step(case, norm, alpha):
+    model, x, y = case
+    eps, few = {"linf": 0.05, "l2": 0.3}[norm], Budget(pgd_steps=5)
+    plain, told = (
+        ladder(model, x, y, eps, norm, ["pgd"], budget, keep_images=True).images
+        for budget in (few, few._replace(alpha=alpha))
+    )
+    assert torch.equal(plain, told) and not torch.equal(plain, x)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_an_image_meets_the_same_attack_whoever_fell_before(case, norm):
     model, x, y = network(6).double().eval(), case[1].double(), case[2]

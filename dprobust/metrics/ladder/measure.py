@@ -13,9 +13,9 @@ def measure(model: nn.Module, images: Images, settings: Metric) -> Measured:
     """The ladder for each eps.
 
     Rows: accuracy for each eps and rung, of the images that neither this rung nor one before it breaks; rung "clean" is
-    without attack. `alone` for each eps and rung: of the images of `alone_index` that are right without attack and that
-    any rung breaks, the share that this rung breaks by itself (n: how many these are); no row where there is none.
-    Random starts and Square Attack draw from a stream named by dataset, run, seed, norm and eps.
+    without attack. `alone` for each eps and rung: of the images of `alone_index` that the ladder breaks, the share that
+    this rung breaks by itself (n: how many these are); no row where there is none. Random starts and Square Attack draw
+    from a stream named by dataset, run, seed, norm and eps.
 
     Arrays, E eps, R rungs with "clean", N images:
         rung: str [R], eps: float64 [E]: names of the axes. norm: str [1].
@@ -38,7 +38,7 @@ def measure(model: nn.Module, images: Images, settings: Metric) -> Measured:
         broken_by.append(found.broken_by)
         if len(few):
             breaks = _alone(model, images.x[few], images.y[few], eps, settings, budget, seed)
-            final = breaks.any(0) & ~breaks[0] | (found.broken_by[few] > 0)
+            final = found.broken_by[few] > 0
             for rung, broken in zip(settings.rungs, breaks[1:], strict=True):
                 if final.any():
                     measured.add("alone", broken[final], rung=rung, **same)
