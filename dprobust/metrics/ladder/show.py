@@ -43,7 +43,7 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
         for column in titles:
             if column in differences:
                 seeds = less(left[*key, first], left[*key, differences[column]])
-                seeds = seeds.round(9) + 0.0  # equal accuracies differ by 0, not by the last bit of a subtraction
+                seeds = seeds.mask(seeds.abs() < 1e-9, 0.0)  # equal accuracies, but for the last bit of a subtraction
             else:
                 seeds = left[*key, column]
             row = dict(zip([*by, "run"], [*key, column], strict=True))
