@@ -43,11 +43,12 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
         for column in titles:
             if column in differences:
                 seeds = less(left[*key, first], left[*key, differences[column]])
-                seeds = seeds.mask(seeds.abs() < 1e-9, 0.0)  # equal accuracies, but for the last bit of a subtraction
             else:
                 seeds = left[*key, column]
             row = dict(zip([*by, "run"], [*key, column], strict=True))
             row |= seeds.agg(["mean", "std", "min", "max"]).to_dict() | {"seeds": len(seeds)}
+            if abs(row["mean"]) < 1e-9:
+                row["mean"] = 0.0  # equal accuracies differ by the last bit of a subtraction, which has a sign
             # Of each eps the rung without attack is the first.
             before = clean.setdefault((*key[:2], column), row["mean"])
             row["turned"] = column in differences and row["mean"] * before < 0
