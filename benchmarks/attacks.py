@@ -1,7 +1,10 @@
 """Attacks and boundary distances: ours and other libraries' on the same network and images, on one CPU thread."""
 
 import copy
-from collections.abc import Callable, Iterator
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 
 import foolbox
@@ -9,14 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data import test_images, trained_lenet
-from benchmarks.harness import Spread, Table, Target, check, interleave, ratio, rows, timed
+from benchmarks.harness import Row, Spread, Table, Target, check, interleave, ratio, rows, timed
 from dprobust import attacks, distances
-from dprobust.inference import map_batches
+from dprobust.inference import map_batches, predict
 
 EPS, ALPHA, BATCH = 0.1, 0.01, 256
 GRID = [0.01 * i for i in range(31)]
 OURS, FOOLBOX = "ours", "Foolbox"
 ROUND_OFF = 1e-6
+BUDGETS: Mapping[str, Mapping[str, int]] = {
+    "short budget (3 classes, 500 queries)": {"classes": 3, "square_queries": 500},
+    "the metric's default budget": {},
+}
 
 Attack = Callable[[Tensor, Tensor], Tensor]
 
@@ -29,6 +36,10 @@ def tables(quick: bool) -> Iterator[Table]:
     yield fgsm_grid(model, *test_images(n), rounds=rounds)
     yield eq4(model, *test_images(n), rounds=rounds)
     yield deepfool(model, *test_images(n // 8), rounds=min(rounds, 3))
+    yield auto_pgd(model, *test_images(n // 2), steps=20 if quick else 100, rounds=min(rounds, 3))
+    short, whole = BUDGETS
+    yield climbed(model, *test_images(n), short, attacks.Budget(**BUDGETS[short]))
+    yield climbed(model, *test_images(n // 4), whole, attacks.Budget(**BUDGETS[whole]))
 
 
 def pgd(model: nn.Module, x: Tensor, y: Tensor, steps: int, rounds: int) -> Table:
@@ -173,3 +184,60 @@ def deepfool(model: nn.Module, x: Tensor, y: Tensor, rounds: int) -> Table:
     samples = interleave({k: timed(lambda f=f: f(x, y)) for k, f in contestants.items()}, rounds, warm_up=0)
     table = rows(samples, 1e3 / len(x), FOOLBOX)
     return Table("DeepFool, l2", f"ms an image (measured: {len(x)})", table, FOOLBOX)
+
+
+def auto_pgd(model: nn.Module, x: Tensor, y: Tensor, steps: int, rounds: int) -> Table:
+    """Auto-PGD along cross-entropy, one run: ours leaves an image alone once it is broken."""
+    contestants: dict[str, Attack] = {OURS: lambda x, y: attacks.apgd(model, x, y, EPS, steps=steps).images}
+    if find_spec("pyautoattack"):
+        from pyautoattack.autopgd_base import APGDAttack
+
+        official = APGDAttack(model, n_iter=steps, eps=EPS, n_restarts=1)
+        contestants["pyautoattack"] = _batched(lambda x, y: official.perturb(x, y).detach())
+    if find_spec("adv_lib"):
+        for unused in ("visdom", "tqdm"):  # curves and progress
+            if unused not in sys.modules and not find_spec(unused):
+                sys.modules[unused] = stand_in(unused)
+        from adv_lib.attacks import apgd
+
+        contestants["adv-lib"] = _batched(
+            lambda x, y: apgd(model, x, y, EPS, float("inf"), n_iter=steps, loss_function="ce").detach()
+        )
+    found = {name: predict(model, attack(x, y)) == y for name, attack in contestants.items()}
+    notes = []
+    for name, right in found.items():
+        differ = (right != found[OURS]).double().mean().item()
+        check(f"{name}: the share of images left", [differ], 0.02)
+        notes.append(f"{name} leaves {right.sum().item()} of {len(x)} images right.")
+    samples = interleave({k: timed(lambda f=f: f(x, y)) for k, f in contestants.items()}, rounds, warm_up=0)
+    return Table(
+        f"Auto-PGD, {steps} steps along cross-entropy, eps {EPS}",
+        f"s for 10,000 images (measured: {len(x)})",
+        rows(samples, 10_000 / len(x), OURS),
+        OURS,
+        notes=notes,
+    )
+
+
+def stand_in(name: str) -> types.ModuleType:
+    """An empty module for one that is imported and not used."""
+    module = types.ModuleType(name)
+    module.__spec__, module.Visdom = ModuleSpec(name, None), None
+    return module
+
+
+def climbed(model: nn.Module, x: Tensor, y: Tensor, name: str, budget: attacks.Budget) -> Table:
+    """The whole ladder, once: a row a rung."""
+    found = attacks.ladder(model, x, y, EPS, budget=budget)
+    scale = 10_000 / len(x)
+    made = [Row(rung, Spread.of([scale * s]), 1) for rung, s in zip(found.rungs, found.seconds, strict=True)]
+    made.append(Row("whole ladder", Spread.of([scale * sum(found.seconds)]), 1))
+    left = ", ".join(f"{rung} {100 * right:.1f}" for rung, right in zip(found.rungs, found.accuracy, strict=True))
+    whole = Spread.of([scale * sum(found.seconds) / 60])
+    return Table(
+        f"Ladder of attacks, eps {EPS}, {name}",
+        f"s for 10,000 images (measured: {len(x)})",
+        made,
+        targets=[Target(f"Ladder on 10,000 images, eps {EPS}, {name}", whole, 15, unit="min")],
+        notes=[f"Accuracy in % after each: {left}."],
+    )

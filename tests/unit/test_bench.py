@@ -8,6 +8,7 @@ import torch
 
 from benchmarks import __main__, attacks, curvature, harness, render, steps
 from benchmarks.harness import Row, Spread, Table, Target, WrongContestant
+from dprobust.attacks import Budget
 from dprobust.models import networks as models
 
 
@@ -84,13 +85,14 @@ def lenet():
         lambda *n: attacks.pgd(*n, steps=2, rounds=1),
         lambda *n: attacks.fgsm_grid(*n, rounds=1),
         lambda *n: attacks.eq4(*n, rounds=1),
+        lambda *n: attacks.climbed(*n, "little", Budget(1.0, 1, 1, 1, 1, 1, 1)),
         lambda *n: curvature.profiles(*n, naive=1, rounds=1),
         lambda *_: steps.lenet_steps(4, 1),
         lambda *_: steps.head_steps(4, 1),
         lambda *_: steps.poisson(4, 1, 1),
         lambda *_: steps.profile(4, 1),
     ],
-    ids=["pgd", "fgsm", "eq4", "curvature", "steps", "head", "poisson", "profile"],
+    ids=["pgd", "fgsm", "eq4", "ladder", "curvature", "steps", "head", "poisson", "profile"],
 )
 def test_each_table_on_little(table, lenet):
     made = table(*lenet)

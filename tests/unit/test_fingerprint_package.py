@@ -28,13 +28,20 @@ x, y = torch.rand(64, 1, 28, 28), torch.randint(10, (64,))
 """
 
 CALLS = {
-    "fgsm": (NET + "from dprobust.attacks import fgsm\nfgsm(net, x, y, 0.1)", {"dprobust.attacks:fgsm"}),
+    "fgsm": (NET + "from dprobust.attacks import fgsm\nfgsm(net, x, y, 0.1)", {"dprobust.attacks.gradient_sign:fgsm"}),
     "attacks": (
         NET + "from dprobust import attacks, seeds\n"
         "attacks.fgsm_curve(net, x, y, [0.0, 0.1], 'margin')\n"
         "attacks.pgd(net, x, y, 0.1, 0.02, 3, random_start=True, generator=seeds.generator(1))\n"
         "attacks.pgd_iterations(net, x, y, 0.1, 0.02, 3, 'ce_stable')",
-        {"dprobust.attacks:_margin", "dprobust.attacks:LOSSES", "dprobust.seeds:derive"},
+        {"dprobust.attacks.losses:_margin", "dprobust.attacks.losses:LOSSES", "dprobust.seeds:derive"},
+    ),
+    "ladder": (
+        NET + "from dprobust.attacks import Budget, ladder\n"
+        "few = Budget(pgd_steps=2, pgd_restarts=2, classes=2, apgd_steps=5, square_queries=5)\n"
+        "for norm in ('linf', 'l2'):\n"
+        "    ladder(net, x, y, 0.001, norm, budget=few)",
+        {"dprobust.attacks.rungs:ladder", "dprobust.attacks.autopgd:climb", "dprobust.attacks.squares:search"},
     ),
     "distances": (
         NET
@@ -165,7 +172,9 @@ def test_all_names_that_the_compiler_finds_are_reached():
 
 
 EDITED = (
-    "dprobust.attacks",
+    "dprobust.attacks.gradient_sign",
+    "dprobust.attacks.losses",
+    "dprobust.attacks.autopgd",
     "dprobust.inference",
     "dprobust.layers",
     "dprobust.dpsgd",
@@ -205,10 +214,15 @@ def test_an_edit_counts_where_it_is_reached(tmp_path, root):
 def test_training_depends_on_nothing_that_gets_data_or_measures():
     parts = {name.partition(":")[0] for name in reached("dprobust.training:train")}
     assert "dprobust.fused" in parts
-    assert not parts & {"dprobust.download", "dprobust.archives", "dprobust.unpickling", "dprobust.attacks"}
-    assert not [part for part in parts if part.startswith(("dprobust.sources", "dprobust.metrics", "dprobust.plots"))]
+    assert not parts & {"dprobust.download", "dprobust.archives", "dprobust.unpickling"}
+    apart = ("dprobust.sources", "dprobust.metrics", "dprobust.plots", "dprobust.attacks")
+    assert not [part for part in parts if part.startswith(apart)]
 
 
 def test_one_attack_does_not_depend_on_another():
-    assert "dprobust.attacks:pgd_iterations" not in reached("dprobust.attacks:fgsm_curve")
-    assert "dprobust.attacks:fgsm" not in reached("dprobust.attacks:pgd_iterations")
+    assert "dprobust.attacks.gradient_sign:fgsm_curve" in reached("dprobust.attacks:fgsm_curve")
+    assert "dprobust.attacks.gradient_sign:pgd_iterations" not in reached("dprobust.attacks:fgsm_curve")
+    assert "dprobust.attacks.gradient_sign:fgsm" not in reached("dprobust.attacks:pgd_iterations")
+    strong = {"autopgd", "squares", "rungs", "search"}
+    assert not [name for name in reached("dprobust.attacks:pgd_record") if name.split(":")[0].split(".")[-1] in strong]
+    assert "dprobust.attacks.squares:search" in reached("dprobust.attacks:ladder")

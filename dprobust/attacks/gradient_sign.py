@@ -1,22 +1,16 @@
 """Gradient-sign attacks in the linf ball around an image: FGSM (Figs 2, 3, 7) and PGD (Table 1, Fig 4).
 
 All work in pixel space: images are clipped to [0, 1], and eps and alpha are in units of the full pixel range.
-Each attack maximises one of three losses, `LOSSES`:
-
-* `ce`: the cross-entropy as PyTorch computes it in the images' precision, which is the paper's. Once float32
-  softmax rounds the true class to 1, its gradient lacks the true-class term and FGSM overstates robustness;
-* `ce_stable`: the same loss written so that this term stays, log(1 + exp(log-odds against the true class));
-* `margin`: the largest other logit minus the true one. Its gradient does not fade with confidence.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dprobust.attacks.balls import clip
+from dprobust.attacks.losses import LOSSES, true_logit
 from dprobust.inference import (
     check_choice,
     check_count,
@@ -25,39 +19,6 @@ from dprobust.inference import (
     classes,
     input_gradient,
     map_batches,
-)
-
-
-def log_odds_against(logits: Tensor, y: Tensor) -> Tensor:
-    """log((1 - p_y) / p_y) of the softmax probabilities (N,), without forming 1 - p_y, which rounds to 0."""
-    return torch.logsumexp(_without_true(logits, y), 1) - _true(logits, y)
-
-
-def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="none")
-
-
-def _stable_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    return -F.logsigmoid(-log_odds_against(logits, y))
-
-
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    return _without_true(logits, y).max(1).values - _true(logits, y)
-
-
-def _true(logits: Tensor, y: Tensor) -> Tensor:
-    return logits.gather(1, y[:, None]).squeeze(1)
-
-
-def _without_true(logits: Tensor, y: Tensor) -> Tensor:
-    return logits.scatter(1, y[:, None], -torch.inf)
-
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Per-example loss (N,) of logits (N, K) and labels (N,)."""
-
-LOSSES: Mapping[str, Loss] = MappingProxyType(
-    {"ce": _cross_entropy, "ce_stable": _stable_cross_entropy, "margin": _margin}
 )
 
 
@@ -129,14 +90,14 @@ def fgsm_curve(
     def curve(x: Tensor, y: Tensor) -> FgsmCurve:
         gradient, logits = input_gradient(model, LOSSES[loss], x, y)
         direction = gradient.sign()
-        predicted = torch.stack([classes(model(_project(x + eps * direction, x, eps))) for eps in eps_grid], 1)
+        predicted = torch.stack([classes(model(clip(x + eps * direction, x, eps))) for eps in eps_grid], 1)
         # In float64: the squares of a small gradient would vanish.
         norm = torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64)
         return FgsmCurve(
             predicted,
             predicted == y[:, None],
             norm.float(),
-            _true(logits.float().softmax(1), y) == 1,
+            true_logit(logits.float().softmax(1), y) == 1,
             (direction == 0).flatten(1).all(1),
         )
 
@@ -274,7 +235,7 @@ def pgd_iterations(
             if done.all():
                 break
             x, y, images, index, gradient = (t[right] for t in (x, y, images, index, gradient))
-            images = _project(images + alpha * gradient.sign(), x, eps)
+            images = clip(images + alpha * gradient.sign(), x, eps)
         return PgdIterations(first, reached, values, final)
 
     return PgdIterations(*map_batches(model, iterations, batch_size, x, y))
@@ -288,21 +249,15 @@ def _ascend(
     for _ in range(steps):
         gradient, logits = input_gradient(model, LOSSES[loss], images, y)
         before.append(logits)
-        images = _project(images + alpha * gradient.sign(), x, eps)
+        images = clip(images + alpha * gradient.sign(), x, eps)
     return images, before
-
-
-def _project(images: Tensor, x: Tensor, eps: float) -> Tensor:
-    # x + clip(images - x) rounds as Foolbox does, clip(images, x - eps, x + eps) does not. A last bit can
-    # turn the sign of a gradient near zero, so that equality after many steps needs the same arithmetic.
-    return (x + (images - x).clamp(-eps, eps)).clamp(0, 1)
 
 
 def _random_start(x: Tensor, eps: float, generator: torch.Generator | None) -> Tensor:
     if generator is None:
         raise ValueError("a random start needs a generator, found none")
     noise = torch.empty(x.shape, dtype=x.dtype, device=generator.device)
-    return _project(x + noise.uniform_(-eps, eps, generator=generator).to(x.device), x, eps)
+    return clip(x + noise.uniform_(-eps, eps, generator=generator).to(x.device), x, eps)
 
 
 def _check_pgd(model: nn.Module, x: Tensor, y: Tensor, eps: float, alpha: float, steps: int, loss: str) -> None:

@@ -1,0 +1,228 @@
+"""The metric `ladder`: what it records of a small network, and its table from made-up records."""
+
+from types import SimpleNamespace
+from typing import get_args
+
+import docutils.core
+import jinja2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import ROOT
+from makers import runs
+from pydantic import ValidationError
+from torch import nn
+
+from dprobust import rendering
+from dprobust.attacks import RUNGS, Budget, ladder
+from dprobust.inference import predict
+from dprobust.measuring import Images
+from dprobust.metrics.ladder import settings as typed
+from dprobust.metrics.ladder.display import Display
+from dprobust.metrics.ladder.measure import measure
+from dprobust.metrics.ladder.show import NAMES, show
+from dprobust.seeds import derive
+from dprobust.showing import Given
+
+DP, OTHER = "dpsgd_sigma=1.3_clip=1.0", "dpsgd_sigma=2.0_clip=1.0"
+SGD_DP = ["sgd", {"sigma": 1.3, "clip": 1.0}]
+FEW = {"pgd_steps": 5, "classes": 2, "apgd_steps": 8, "square_queries": 20}
+
+
+# Settings.
+
+
+def test_settings_agree_with_the_attacks():
+    assert get_args(typed.RungName) == tuple(RUNGS) and typed.Metric().rungs == list(RUNGS)
+    assert dict(typed.Budget()) == Budget()._asdict()
+    assert set(NAMES) == {"clean", *RUNGS}
+    assert typed.Metric(**typed.Metric(budget={"classes": 3}).plain()).budget.classes == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"eps": [0.2, 0.1]}, "eps"),
+        ({"eps": [0.0]}, "eps"),
+        ({"eps": []}, "eps"),
+        ({"norm": "l1"}, "norm"),
+        ({"rungs": ["pgd", "pgd"]}, "rungs"),
+        ({"rungs": ["fab"]}, "rungs"),
+        ({"budget": {"square_queries": 0}}, "budget.square_queries"),
+        ({"budget": {"querys": 5}}, "budget"),
+        ({"alone_images": -1}, "alone_images"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(change, key):
+    with pytest.raises(ValidationError) as error:
+        typed.Metric(**change)
+    assert ".".join(map(str, error.value.errors()[0]["loc"][: key.count(".") + 1])) == key
+
+
+# What is measured.
+
+
+def network():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 5)).eval()
+    with torch.no_grad():
+        model[-1].weight *= 4
+        x = torch.rand(500, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+        model[-1].bias -= model(x).mean(0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def given():
+    """A smooth network, and twenty images of which it has every fourth wrong."""
+    model, x = network(), torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    y = predict(model, x)
+    y[::4] = (y[::4] + 1) % 5
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(2))
+    return model, Images(x, y, torch.arange(20) * 3, order, {"dataset": "own", "run": "sgd", "seed": "0"})
+
+
+def test_the_metric_records_the_ladder(given):
+    model, images = given
+    settings = typed.Metric(eps=[0.01, 0.03], budget=FEW, alone_images=12)
+    result = measure(model, images, settings)
+    table, arrays = pd.DataFrame(result.rows), result.arrays
+    assert list(table.columns) == ["metric", "rung", "norm", "eps", "n", "value"]
+    assert all(name in measure.__doc__ for name in arrays)
+    names = ["clean", *RUNGS]
+    assert arrays["rung"].tolist() == names and arrays["eps"].tolist() == [0.01, 0.03]
+    assert arrays["broken_by"].shape == (2, 20) and arrays["broken_by"].dtype == np.int8
+    few = images.order[:12].sort().values
+    assert arrays["alone_index"].tolist() == images.index[few].tolist() and arrays["alone"].shape == (2, 9, 12)
+    for e, eps in enumerate(settings.eps):
+        seed = derive("own", "sgd", "0", "ladder", "linf", eps)
+        found = ladder(model, images.x, images.y, eps, budget=Budget(**FEW), seed=seed)
+        np.testing.assert_array_equal(arrays["broken_by"][e], found.broken_by)
+        rows = table[(table["eps"] == eps) & (table["metric"] == "accuracy")]
+        assert rows["rung"].tolist() == names and rows["value"].tolist() == list(found.accuracy)
+        assert rows["value"].iloc[0] == 0.75 > rows["value"].iloc[-1] and (rows["n"] == 20).all()
+        # An image alone is the same attack: the first in the order of the ladder that breaks it is the one recorded.
+        alone, by = arrays["alone"][e], arrays["broken_by"][e][few]
+        np.testing.assert_array_equal(np.where(alone.any(0), alone.argmax(0), -1), by)
+        final = by > 0
+        assert final.any()
+        rows = table[(table["eps"] == eps) & (table["metric"] == "alone")]
+        assert rows["rung"].tolist() == list(RUNGS) and (rows["n"] == final.sum()).all()
+        np.testing.assert_allclose(rows["value"], alone[1:, final].mean(1))
+    assert (arrays["broken_by"][0] < 0).any() and (arrays["broken_by"][1] > 0).sum() > (
+        arrays["broken_by"][0] > 0
+    ).sum()
+
+
+def test_fewer_rungs_in_l2_and_none_alone(given):
+    model, images = given
+    result = measure(
+        model, images, typed.Metric(eps=[0.1], norm="l2", rungs=["square", "pgd"], budget=FEW, alone_images=0)
+    )
+    table = pd.DataFrame(result.rows)
+    assert table["rung"].tolist() == ["clean", "square", "pgd"] and set(table["norm"]) == {"l2"}
+    assert set(table["metric"]) == {"accuracy"} and set(result.arrays) == {"rung", "eps", "norm", "broken_by"}
+
+
+def test_no_breaks_no_shares_of_them(given):
+    model, images = given
+    result = measure(model, images, typed.Metric(eps=[1e-9], rungs=["pgd"], budget=FEW))
+    assert set(pd.DataFrame(result.rows)["metric"]) == {"accuracy"} and result.arrays["alone"].shape == (1, 2, 20)
+
+
+def test_two_classes_and_two_pixels():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).eval(), torch.rand(5, 1, 1, 2)
+    about = {"dataset": "own", "run": "sgd", "seed": "0"}
+    images = Images(x, torch.tensor([0, 1, 0, 1, 1]), torch.arange(5), torch.arange(5), about)
+    frozen = torch.jit.freeze(torch.jit.script(model))
+    one, other = (measure(m, images, typed.Metric(budget=FEW)) for m in (model, frozen))
+    np.testing.assert_array_equal(one.arrays["broken_by"], other.arrays["broken_by"])
+
+
+# What is shown.
+
+LEFT = {"sgd": {"clean": 98.0, "pgd": 9.0, "square": 4.0}, DP: {"clean": 94.0, "pgd": 8.0, "square": 6.0}}
+
+
+def records(seeds=(0, 1), alone=True):
+    made = []
+    for run, left in LEFT.items():
+        for seed in seeds:
+            for rung, value in left.items():
+                same = {"run": run, "seed": seed, "norm": "linf", "eps": 0.2, "rung": rung}
+                step = 0.02 * seed if run == "sgd" else 0.0
+                made.append(same | {"metric": "accuracy", "n": 100, "value": value / 100 - step})
+                if alone and rung != "clean":
+                    made.append(same | {"metric": "alone", "n": 50, "value": 0.9 if rung == "pgd" else 0.25})
+    return pd.DataFrame(made)
+
+
+def shown(frame, entries=SGD_DP, **settings):
+    return show(
+        Given(runs=runs(*entries), records={"ladder": frame}), Display(shows="ladder", runs=entries, **settings)
+    )
+
+
+def test_numbers_and_where_the_order_turns():
+    data, _ = shown(records())
+    rows = data.set_index(["rung", "run"])
+    assert len(data) == 3 * 3 and set(data["eps"]) == {0.2} and set(data["seeds"]) == {2}
+    assert tuple(rows.loc[("pgd", "sgd"), ["mean", "min", "max"]]) == pytest.approx((8, 7, 9))
+    gaps = rows.xs(f"sgd - {DP}", level="run")
+    # Seed by seed: 98 and 96 less 94, 9 and 7 less 8, 4 and 2 less 6.
+    assert gaps["mean"].tolist() == pytest.approx([3, 0, -3]) and gaps["std"].tolist() == pytest.approx([2**0.5] * 3)
+    assert gaps["turned"].tolist() == [False, False, True]
+    assert not rows["turned"].drop(f"sgd - {DP}", level="run").any()
+    assert rows.loc[("pgd", DP), "alone"] == 90 and np.isnan(rows.loc[("clean", DP), "alone"])
+
+
+def test_the_table_to_read():
+    _, table = shown(records())
+    assert list(table.columns.get_level_values(0).unique()) == ["", "SGD", "DP-SGD σ = 1.3, C = 1", "difference"]
+    assert list(table["", "after"]) == ["no attack", "PGD, cross-entropy", "Square Attack"]
+    assert list(table["SGD", "alone"]) == ["", "90", "25"] and "alone" not in table["difference"]
+    assert list(table["difference", "left"]) == ["3.00 ± 1.41", "0.00 ± 1.41", "−3.00 ± 1.41 (turned)"]
+    html, latex = rendering.html(table), rendering.latex(table, "Caption", "tab:x")
+    assert "nan" not in html.lower() + latex.lower() and latex.isascii()
+    for _, without in (shown(records(), alone=False), shown(records(alone=False))):
+        assert "alone" not in without.columns.get_level_values(1)
+
+
+def test_one_seed_and_one_run():
+    frame = records((0,))
+    data, table = shown(frame[frame["run"] == "sgd"], ["sgd"])
+    assert list(table["SGD", "left"]) == ["98.00", "9.00", "4.00"] and not data["turned"].any()
+
+
+def test_several_eps_each_begin_without_attack():
+    one, other = records(), records().assign(eps=0.1)
+    other.loc[other["run"] == "sgd", "value"] -= 0.1  # DP-SGD is ahead from the start
+    data, table = shown(pd.concat([other, one]))
+    gaps = data[data["run"] == f"sgd - {DP}"].set_index(["eps", "rung"])["turned"]
+    assert not gaps[0.1].any() and gaps[0.2].tolist() == [False, False, True]
+    assert list(table["", "eps"]) == ["0.1"] * 3 + ["0.2"] * 3
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_caption(alone, seeds):
+    path = ROOT / "dprobust" / "metrics" / "ladder" / "caption.rst"
+    told = {
+        "settings": {"title": "", "alone": alone},
+        "measured": {"ladder": typed.Metric().plain()},
+        "images": {"ladder": 321},
+        "dataset": "mnist",
+        "seeds": seeds,
+        "epochs": {"sgd": 50, "dpsgd": 40},
+    }
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(path.read_text(encoding="utf-8"))
+    source = template.render(snakemake=SimpleNamespace(params=SimpleNamespace(told=told)))
+    document = docutils.core.publish_doctree(source, settings_overrides={"report_level": 1, "halt_level": 2})
+    text = " ".join(document.astext().split())
+    assert "321 mnist test images drawn at random" in text and "linf ball" in text and "upper bound" in text
+    assert (
+        "5000 random changes" in text and ("alone:" in text) == alone and ("standard deviation" in text) == (seeds > 1)
+    )
+    assert max(len(line) for line in path.read_text(encoding="utf-8").splitlines()) <= 120
