@@ -28,7 +28,7 @@ def test_the_paper_trains_shared_runs_once():
     names = ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig4_stable", "fig5a", "fig5b", "fig5c"]
     names += ["fig6_fgsm", "fig6a", "fig6b", "fig6c", "fig7", "mnist_c_auto"]
     assert [figure.name for figure in figures] == names
-    assert [table.name for table in paper.section("tables")] == ["accuracy", "privacy", "table1", "table2"]
+    assert [table.name for table in paper.section("tables")] == ["accuracy", "ladder", "privacy", "table1", "table2"]
     assert [run.name for run in paper.runs("cifar10")] == ["sgd", "dpsgd_sigma=1.0_clip=3.0"]
     training = paper.run("mnist", "dpsgd_sigma=1.3_clip=0.5_noise=sigma").training
     assert (training.epochs, training.batch_size, training.lr, training.sampling) == (50, 256, 0.05, "poisson")

@@ -18,7 +18,7 @@ from dprobust.arrays import draw
 FGSM = ("fig2", "fig3a", "fig3b", "fig3c", "fig7")
 PGD = ("fig4", "fig4_stable")
 FIGURES = (*FGSM, *PGD, "fig1", "fig5a", "fig5b", "fig5c")
-TABLES = ("table1", "table2")
+TABLES = ("table1", "table2", "ladder")
 ALL = (*FIGURES, *TABLES, "accuracy_table", "privacy_table", "mnist_c_generate")
 RESULTS = "results/smoke"
 DRAW = "mnist/test"

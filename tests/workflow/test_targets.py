@@ -38,7 +38,8 @@ def test_a_figure_by_its_file(ready):
             "tables",
             {"get": 2, "pretrain": 1, "features": 3, "train": 95, "account": 19, "prepare": 2, "tables": 1}
             # without attack for every model, PGD for 10, corruptions for 30
-            | {"measure": 95 + 10 + 30, "accuracy_table": 1, "privacy_table": 1, "table1": 1, "table2": 1},
+            | {"measure": 95 + 10 + 10 + 30, "accuracy_table": 1, "privacy_table": 1, "table1": 1, "table2": 1}
+            | {"ladder": 1},
         ),
         ("accuracy_table", {"get": 2, "pretrain": 1, "features": 3, "train": 95, "measure": 95, "accuracy_table": 1}),
         ("privacy_table", {"get": 2, "pretrain": 1, "features": 3, "train": 95, "account": 19, "privacy_table": 1}),
@@ -58,8 +59,8 @@ def test_data_comes_first(empty):
 def test_everything_by_default(ready):
     jobs = ready.planned(config=PAPER)
     assert jobs["train"] == 95 and jobs["report"] == jobs["all"] == 1
-    # without attack and FGSM for every model; corruptions for 30; distances and curvature for 20; three more for 10
-    assert jobs["measure"] == 2 * 95 + 30 + 2 * 20 + 3 * 10
+    # without attack and FGSM for every model; corruptions for 30; distances and curvature for 20; four more for 10
+    assert jobs["measure"] == 2 * 95 + 30 + 2 * 20 + 4 * 10
 
 
 def test_a_figure_of_ones_own(ready):
