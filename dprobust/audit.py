@@ -11,6 +11,7 @@ A private model is never far from chance, so the lower bound is near 0 where pri
 implementation: it finds gross faults. `checks` is far sharper.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -162,7 +163,7 @@ def scaled(settings: Training, n: int, canaries: int) -> tuple[Training, int]:
     mean, std = _drawn(weights, batch / examples)
     farthest = mean + 6 * (std + settings.noise_multiplier * math.sqrt(np.square(weights).sum()))
     # A parameter moves by up to lr * C * farthest, a logit by FACTOR * C times as much.
-    lr = DRIFT / (FACTOR * settings.clip**2 * farthest)
+    lr = DRIFT / (FACTOR * settings.clip**2 * float(farthest))
     return settings.model_copy(update={"lr": lr}), examples
 
 
@@ -300,8 +301,8 @@ class Check(NamedTuple):
     """A test of the training against its settings.
 
     Attributes:
-        name: "noise N" (standard deviation in parameter N), "noise shared" (largest correlation between parameters) or
-            "gradient" (mean score of the included).
+        name: "noise" (standard deviation) and "noise N" (in parameter N), "noise shared" (largest correlation between
+            parameters), "gradient" (mean score of the included) or "sampling" (their variance; Poisson sampling only).
         ratio: what is found divided by what the settings say; of "noise shared" the correlation itself.
         p: probability of a value as far off, if the settings hold.
     """
@@ -314,30 +315,47 @@ class Check(NamedTuple):
 def checks(canaries: Canaries) -> list[Check]:
     """Test noise, clipping and sampling of a training by what it has made of canaries.
 
-    * The standard deviation of the noise in each parameter (chi-squared): too little noise, none in one parameter, the
-      same in every step or every epoch, a divisor that depends on the batch drawn.
+    * The standard deviation of the noise, overall and in each parameter (chi-squared): too little noise, none in one
+      parameter, the same in every step or every epoch, a divisor that depends on the batch drawn.
     * Correlations between the parameters' noise: one stream used twice.
     * The mean score of the included canaries (normal): gradients not clipped to C, another sampling rate.
+    * Their variance (chi-squared by moments): batches that are not Poisson's, where the noise leaves that to be seen.
     """
-    told, std, found = [], canaries.noise_std, {}
-    for j in np.unique(canaries.parameter):
-        found[j] = canaries.noise[canaries.parameter == j]
-        square = np.square(found[j] / std).sum()
-        n = len(found[j])
-        p = min(1.0, 2 * min(stats.chi2.cdf(square, n), stats.chi2.sf(square, n)))
-        told.append(Check(f"noise {j + 1}", math.sqrt(square / n), p))
-    pairs = [(found[i], found[j]) for i in found for j in found if i < j]
-    if pairs:
-        n = min(len(values) for values in found.values())
+    std, out = canaries.noise_std, ~canaries.included
+    beside = [canaries.noise[canaries.parameter == j] for j in np.unique(canaries.parameter)]
+    along = [canaries.score[out & (canaries.parameter == j)] for j in np.unique(canaries.parameter)]
+    told = [_noise("noise", np.concatenate(beside + along) / std)]
+    for j, parts in enumerate(zip(beside, along, strict=True), start=1):
+        told.append(_noise(f"noise {j}", np.concatenate(parts) / std))
+    if pairs := list(itertools.combinations(beside, 2)):
+        n = min(map(len, beside))
         most = max((_correlation(a[:n], b[:n]) for a, b in pairs), key=abs)
         p = min(1.0, len(pairs) * 2 * stats.norm.sf(abs(most) * math.sqrt(n)))
-        told.append(Check("noise shared", most, p))
+        told.append(Check("noise shared", most, float(p)))
     if canaries.included.any():
         score = canaries.score[canaries.included]
         mean, drawn = _drawn(canaries.weights, canaries.rate)
         z = (score.mean() - mean) / math.hypot(drawn, std) * math.sqrt(len(score))
-        told.append(Check("gradient", score.mean() / mean, 2 * stats.norm.sf(abs(z))))
+        told.append(Check("gradient", float(score.mean() / mean), float(2 * stats.norm.sf(abs(z)))))
+        if canaries.settings.sampling == "poisson" and len(score) > 1:
+            told.append(_sampling(canaries, score, drawn**2 + std**2))
     return told
+
+
+def _noise(name: str, values: np.ndarray) -> Check:
+    """Whether values have the standard deviation 1."""
+    square, n = float(np.square(values).sum()), len(values)
+    p = 2 * min(stats.chi2.cdf(square, n), stats.chi2.sf(square, n))
+    return Check(name, math.sqrt(square / n), min(1.0, float(p)))
+
+
+def _sampling(canaries: Canaries, score: np.ndarray, variance: float) -> Check:
+    """Whether the scores of the included canaries vary as with Poisson sampling."""
+    ratio, n, spread = score.var(ddof=1) / variance, len(score), canaries.rate * (1 - canaries.rate)
+    fourth = spread * (1 - 6 * spread) * (canaries.weights**4).sum() / variance**2  # excess kurtosis
+    degrees = 2 / (fourth / n + 2 / (n - 1))  # a chi-squared with the mean and the variance of the ratio
+    ends = stats.chi2.cdf(ratio * degrees, degrees), stats.chi2.sf(ratio * degrees, degrees)
+    return Check("sampling", float(ratio), min(1.0, 2 * float(min(ends))))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -23,8 +23,8 @@ def measure(model: nn.Module, images: Images, settings: Metric) -> Measured:
     rounding.
 
     Rows: guesses and right, numbers of them; for each delta epsilon_lower (at 95 %) and epsilon, the accountant's
-    tightest; checks, with ratio as value and p: `noise N` for each parameter, `noise shared`, `gradient`
-    (`dprobust.audit.checks`). n is the number of canaries.
+    tightest; checks, with ratio as value and p: `noise`, `noise N` for each parameter, `noise shared`,
+    `gradient`, `sampling` (`dprobust.audit.checks`). n is the number of canaries.
 
     Arrays, m canaries:
         included: bool [m], the coins.
@@ -58,7 +58,7 @@ def measure(model: nn.Module, images: Images, settings: Metric) -> Measured:
         add("epsilon_lower", epsilon_lower(m, k, right, delta), delta)
         add("epsilon", min(row["epsilon"] for row in account(**mechanism, deltas=[delta])), delta)
     for check in checks(canaries):
-        add(check.name, check.ratio, p=float(check.p))
+        add(check.name, check.ratio, p=check.p)
     for name in ("included", "score", "noise", "parameter", "weights"):
         measured.keep(name, torch.from_numpy(np.ascontiguousarray(getattr(canaries, name))))
     return measured
