@@ -5,6 +5,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from makers import runs
@@ -31,9 +32,11 @@ from dprobust.measuring import Images
 from dprobust.metrics.audit import measure as metric
 from dprobust.metrics.audit.display import Display, check
 from dprobust.metrics.audit.settings import Metric
+from dprobust.metrics.audit.show import show
 from dprobust.models.networks import unit
 from dprobust.privacy import epsilon
 from dprobust.recipe import Training
+from dprobust.showing import Given
 
 PRIVATE = Training(epochs=2, batch_size=64, lr=0.05, sigma=0.1, clip=0.5, sampling="poisson")
 """On 6,400 examples a rate of 0.01 and 200 steps; little noise, so that clipping and sampling are seen as well."""
@@ -442,3 +445,35 @@ def test_the_metric_refuses_what_cannot_be_audited():
     for entry in ("sgd", {"algorithm": "sgd", "clip": 1.0}, {"weights": "w.pt", "name": "w"}):
         with pytest.raises(Exception, match="audit DP-SGD runs only"):
             check(display, runs(entry), {})
+
+
+# The table.
+
+
+def rows_of(run, seed, lower=0.3, p=0.2):
+    about = {"dataset": "mnist", "run": run, "seed": seed, "n": 1171, "delta": math.nan, "p": math.nan}
+    at = about | {"delta": 1e-5}
+    rows = [
+        about | {"metric": "guesses", "value": 234.0},
+        about | {"metric": "right", "value": 140.0 + seed},
+        at | {"metric": "epsilon_lower", "value": lower + seed / 10},
+        at | {"metric": "epsilon", "value": 1.5},
+    ]
+    checks = {"noise": 1.0, "noise 1": 0.97 + seed / 100, "noise 2": 1.02, "gradient": 0.9}
+    return rows + [about | {"metric": name, "value": value, "p": p} for name, value in checks.items()]
+
+
+def test_the_table_shows_bounds_beside_the_accountant_and_names_faults():
+    entries = [{"sigma": [1.3, 0.7], "clip": 1.0}]
+    good, bad = runs(*entries)
+    made = [*rows_of(good.name, 0), *rows_of(good.name, 1), *rows_of(bad.name, 0, 1.6, 1e-9)]
+    made += rows_of("another", 0)
+    given = Given(runs=(good, bad), records={"audit": pd.DataFrame(made)})
+    data, table = show(given, Display(shows="audit", runs=entries))
+    assert len(data) == len(made) - 8 and set(data["run"]) == {good.name, bad.name}
+    first, second = table.to_dict("records")
+    assert first["canaries"] == "1171" and first["guesses right"] == "140 of 234, 141 of 234"
+    assert first["ε ≥, 95 %, δ = 1e-05"] == "0.30 to 0.40" and first["ε accounted, δ = 1e-05"] == "1.50"
+    assert first["noise / stated"] == "0.97 to 1.02" and first["gradients / stated"] == "0.90"
+    assert first["smallest p"] == "0.2" and first["fault"] == "none found"
+    assert second["fault"] == "ε at δ = 1e-05, noise, noise 1, noise 2, gradient"

@@ -8,7 +8,7 @@ import jinja2
 import pytest
 from helpers import ROOT
 
-METRICS = ("fgsm", "pgd_iterations", "cross_sections", "distances", "curvature")
+METRICS = ("fgsm", "pgd_iterations", "cross_sections", "distances", "curvature", "audit", "membership")
 CAPTIONS = [
     *(ROOT / "dprobust" / "metrics" / metric / "caption.rst" for metric in METRICS),
     ROOT / "dprobust" / "displays" / "contact_sheet" / "caption.rst",
@@ -24,6 +24,7 @@ TOLD = {
         "paper_means": [0.154, 0.131],
         "paper_change": -0.112,
         "paper_ratio": 100.0,
+        "ceilings": True,
     },
     "seeds": 5,
     "images": dict.fromkeys(METRICS, 321),
