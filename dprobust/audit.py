@@ -154,10 +154,8 @@ def scaled(settings: Training, n: int, canaries: int) -> tuple[Training, int]:
 
     The examples are the fewest that are no fewer than `canaries`; the rate is b / N or up to one part in as many above.
     """
-    per_batch = n / settings.batch_size
-    batch = max(1, math.ceil(canaries / per_batch))
-    batch += math.floor(batch * per_batch) < canaries
-    examples = math.floor(batch * per_batch)
+    batch = -(-canaries * settings.batch_size // n)  # rounded up
+    examples = batch * n // settings.batch_size
     settings = settings.model_copy(update={"batch_size": batch, "augment": []})
     weights = influence(settings.model_copy(update={"lr": 1.0, "weight_decay": 0.0}), examples)
     mean, std = _drawn(weights, batch / examples)
