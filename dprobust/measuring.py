@@ -1,12 +1,18 @@
-"""What a metric is given and gives back. A metric is a folder: settings.py (`Metric`), measure.py (`measure`)."""
+"""What a metric is given and gives back. A metric is a folder: settings.py (`Metric`), measure.py (`measure`).
 
-from collections.abc import Iterable, Mapping, Sequence
+A metric may ask for more by constants of its settings.py: `TRAINED = True` for how the model was trained
+(`Images.trained`), `TRAIN_IMAGES = True` for the training images (`Images.train`).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from dprobust.arrays import Split
 
 RESERVED = ("index", "label")
 """Arrays that every record has besides the metric's own: of `Images`, the places in the test set and the labels."""
@@ -28,6 +34,11 @@ class Images:
     """dataset, run, seed: names that random streams are derived from, if need be."""
     needs: Mapping[str, Path] = field(default_factory=dict)
     """What the metric needs besides (`needs` of its settings.py): key -> file."""
+    trained: Mapping[str, Any] | None = None
+    """With `TRAINED`, the record of the model's training (train.json): dataset, run, seed, settings, mechanism, ...;
+    None for given weights."""
+    train: Callable[[], Split] | None = None
+    """With `TRAIN_IMAGES`, reads the training images in use, those held out for a stop among them."""
 
     def first(self, n: int | None) -> Tensor:
         """Places in `x` of the first `n` images of the draw, ascending; of all if None or there are no more."""

@@ -228,11 +228,16 @@ class Plan:
     # -- measuring ----------------------------------------------------------------------------------------------------
 
     def measure_inputs(self, dataset: str, run: str, seed: str | int, metric: str) -> dict[str, str]:
-        """A model, the test images, and what the metric needs besides."""
+        """A model, the test images, and what the metric asks for and needs besides."""
         chosen = self.study.run(dataset, run)
         model = chosen.weights or self.files(MODEL, dataset=dataset, run=chosen.base, seed=seed)[0]
         needs = {f"needs_{name}": path for name, path in self.study.needs(dataset, metric).items()}
-        return {"model": model, "test": self.data_of(dataset, "test"), **needs}
+        asked, module = {}, self.registry.metric(metric)
+        if chosen.training and getattr(module, "TRAINED", False):
+            (asked["trained"],) = self.files(TRAINED, dataset=dataset, run=chosen.base, seed=seed)
+        if getattr(module, "TRAIN_IMAGES", False):
+            asked["train"] = self.data_of(dataset, "train")
+        return {"model": model, "test": self.data_of(dataset, "test"), **asked, **needs}
 
     def measure(self, dataset: str, run: str, metric: str) -> Spec:
         """Measuring a metric of a run, but for the seed."""
@@ -240,6 +245,9 @@ class Plan:
         package = self.registry.metrics[metric]
         where = f"datasets.{dataset}.metrics.{metric}"
         needs = self.study.needs(dataset, metric)
+        train = {}
+        if getattr(self.registry.metric(metric), "TRAIN_IMAGES", False):
+            train = {"train": {"n": entry.train_size, "name": self._draw(dataset, "train")}}
         if chosen.weights:
             made_from = content(chosen.weights, f"runs: {chosen.name}: weights")
         else:
@@ -255,6 +263,7 @@ class Plan:
             "draw": self._draw(dataset, "test"),
             "size": entry.test_size,
             "needs": {name: self._file_key(path, where) for name, path in needs.items()},
+            **train,
             "unofficial": self.study.unofficial(dataset),
             "device": self.study.settings.device,
             "code": self.code(

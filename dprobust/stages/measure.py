@@ -1,5 +1,6 @@
 """Measure a metric of one trained model."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def measure(
 
     Args:
         spec: `dprobust.plan.Plan.measure`.
-        inputs: `model`, parameters or a network trained elsewhere; `test`, arrays; `needs_NAME`, what else the metric
-            needs.
+        inputs: `model`, parameters or a network trained elsewhere; `test`, arrays; where the metric asks for them
+            `trained`, the record of the training, and `train`, arrays; `needs_NAME`, what else the metric needs.
         record: where the rows go, CSV.
         images: where the arrays go, npz.
         provenance: where the provenance goes, JSON.
@@ -75,4 +76,6 @@ def chosen(
         order=torch.from_numpy(np.searchsorted(index, drawn)),
         about=about,
         needs={name.removeprefix("needs_"): path for name, path in inputs.items() if name.startswith("needs_")},
+        trained=json.loads(inputs["trained"].read_text()) if "trained" in inputs else None,
+        train=(lambda: arrays.load(inputs["train"]).drawn(**spec["train"])) if "train" in inputs else None,
     )
