@@ -27,7 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dprobust import fused, probing
-from dprobust.clipping import CLIP_FUNCTIONS, Result, clip_explicit, coefficients
+from dprobust.clipping import CLIP_FUNCTIONS, SLACK, Result, clip_explicit, coefficients
 
 # Elements of per-example gradients that the functional engine holds at a time.
 FUNCTIONAL_CHUNK = 2**24
@@ -37,9 +37,7 @@ _WARNED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 Parameters = Mapping[str, nn.Parameter]
 
 
-def clipped_gradient_sum(
-    model: nn.Module, x: Tensor, y: Tensor, clip: float, clip_function: str = "abadi"
-) -> Result:
+def clipped_gradient_sum(model: nn.Module, x: Tensor, y: Tensor, clip: float, clip_function: str = "abadi") -> Result:
     """Sum of the per-example gradients of the cross-entropy, each clipped to l2 norm `clip`.
 
     Args:
@@ -245,12 +243,23 @@ class GhostEngine(_OpacusEngine):
     """Opacus `GradSampleModuleFastGradientClipping`: a backward pass for the norms, one for the weighted sum.
 
     The weights are those of Algorithm 1; Opacus' own, C / (norm + 1e-6), fall short of them. The sum is of a second
-    pass's gradients, not of those that were measured: for the bound, both passes are in float64, where the two agree
-    far below 1e-6, and a layer that an example passes at several positions gets explicit gradients instead of ghost
-    norms, which cancel. Linear layers and embeddings that are used more than once are refused.
+    pass's gradients, which round-off may make longer than those of the first: so they are measured as well, and
+    shortened until the bound holds. Both passes are in float64, and with explicit gradients instead of ghost norms,
+    which cancel, if a layer sees several positions of an example. Linear layers and embeddings that are used more
+    than once are refused.
     """
 
     dtype = torch.float64
+
+    def _clipped_sum(self, parameters: Parameters, x: Tensor, y: Tensor, clip: float) -> Result:
+        sums, norms = super()._clipped_sum(parameters, x, y, clip)
+        finite = norms.isfinite()
+        if finite.all():
+            return sums, norms
+        if not finite.any():
+            return {name: torch.zeros_like(p) for name, p in parameters.items()}, norms
+        # In a backward pass a factor of 0 does not remove nan and infinity.
+        return self._clipped_sum(parameters, x[finite], y[finite], clip)[0], norms
 
     def _opacus_sum(self, twin: nn.Module, x: Tensor, y: Tensor, clip: float) -> Result:
         from opacus.grad_sample import GradSampleModuleFastGradientClipping
@@ -261,16 +270,29 @@ class GhostEngine(_OpacusEngine):
         except NotImplementedError as reason:
             raise ValueError(f"Opacus cannot clip this model: {reason}") from None
         layers = [m for m in twin.modules() if isinstance(m, nn.Linear | nn.Embedding) and hasattr(m, "activations")]
-        if any(a[0].shape[1 : a[0].dim() - isinstance(m, nn.Linear)].numel() > 1 for m in layers for a in m.activations):
-            wrapped.use_ghost_clipping = False
-        losses.sum().backward(retain_graph=True)
-        parts = self._collect(twin, "_norm_sample")
-        norms = torch.linalg.vector_norm(torch.stack(list(parts.values())), dim=0)
-        twin.zero_grad()
-        wrapped.disable_hooks()
-        finite = norms.isfinite()
-        factors = coefficients(norms, clip, self.clip_function)
-        (factors[finite] * losses[finite]).sum().backward()
+        # Without the last dimension of the input of a linear layer, which holds features.
+        positions = [a[0].shape[1 : a[0].dim() - isinstance(m, nn.Linear)] for m in layers for a in m.activations]
+        wrapped.use_ghost_clipping = all(shape.numel() <= 1 for shape in positions)
+        recorded = [(m, list(m.activations)) for m in twin.modules() if hasattr(m, "activations")]
+        counts = {p: p._forward_counter for p in twin.parameters() if p.requires_grad}
+
+        def backward(losses: Tensor) -> Tensor:
+            """Norms of what is added to the gradients of the parameters, which start from zero."""
+            for module, activations in recorded:
+                module.activations = list(activations)
+            for parameter, count in counts.items():
+                parameter._forward_counter = count
+            twin.zero_grad()
+            losses.sum().backward(retain_graph=True)
+            parts = self._collect(twin, "_norm_sample")
+            return torch.linalg.vector_norm(torch.stack(list(parts.values())), dim=0)
+
+        norms = backward(losses)
+        factors, margin = coefficients(norms, clip, self.clip_function), SLACK
+        while ((added := backward(factors * losses)) > clip * (1 + SLACK)).any():
+            # Round-off of this pass differs again from that of the next.
+            factors = torch.where(added > clip, factors * clip / added * (1 - margin), factors)
+            margin = 2 * margin
         return {name: p.grad for name, p in twin.named_parameters() if p.grad is not None}, norms
 
 

@@ -77,7 +77,10 @@ def clipped_sum(
             if parameter.requires_grad and g.numel():  # none over sequences of length 0
                 uses[parameter].append(Use(record.layer, name, record.a, g))
     with torch.no_grad():
-        return _clip(parameters, uses, len(x), clip, clip_function)
+        # Anywhere else than on a CPU, to ask whether care is needed would be to wait for the device.
+        if x.device.type == "cpu" and (found := _clip(parameters, uses, len(x), clip, clip_function, careful=False)):
+            return found
+        return _clip(parameters, uses, len(x), clip, clip_function, careful=True)
 
 
 # Which parameters are covered.
@@ -267,38 +270,54 @@ def _clip(
     n: int,
     clip: float,
     clip_function: str,
-) -> tuple[dict[str, Tensor], Tensor]:
+    careful: bool,
+) -> tuple[dict[str, Tensor], Tensor] | None:
+    """Clipped sum and norms; without care None if the bound does not hold, or a gradient is not finite."""
+    squares = clipping.squares if careful else clipping.squares_by_blocks
     gradients = {name: _gradient(p, uses[p]) for name, p in parameters.items() if p in uses and p.numel()}
     explicit = {name: gradient for name, gradient in gradients.items() if gradient.explicit}
-    # In the precision of the gradients, and in float64 and never too small.
+    # In the precision of the gradients, and in float64.
     squared = next(iter(parameters.values())).new_zeros(n)
-    exact = torch.zeros_like(squared, dtype=torch.float64)
+    sure = torch.zeros_like(squared, dtype=torch.float64)
     for gradient in gradients.values():
         if not gradient.explicit:
-            fast, sure = gradient.squared_norms()
+            fast, slow = gradient.squared_norms(squares)
             squared += fast
-            exact += sure
+            sure += slow
 
-    norms, weights = torch.zeros_like(squared), torch.zeros_like(squared)
     totals = {name: squared.new_zeros(parameters[name].numel()) for name in explicit}
     elements = sum(gradient.elements for gradient in explicit.values())
-    for rows in chunks(squared, elements) if explicit else [slice(None)]:
+    for rows in chunks(squared, elements) if explicit else ():
         products = {name: gradient.per_example(rows) for name, gradient in explicit.items()}
         for product in products.values():
             squared[rows] += torch.linalg.vector_norm(product, dim=1).square()
-        norms[rows], weights[rows] = clipping.settle(
-            squared[rows].sqrt(), exact[rows], list(products.values()), clip, clip_function
-        )
-        missing = clipping.dropped(norms[rows])
+            sure[rows] += squares(product)
+        norms = squared[rows].sqrt()
+        if careful:
+            norms, weights = clipping.settle(norms, sure[rows], clip, clip_function)
+            products = {name: clipping.without(p, ~norms.isfinite()) for name, p in products.items()}
+        else:
+            weights = clipping.CLIP_FUNCTIONS[clip_function](norms, clip)
         for name, product in products.items():
-            totals[name].addmv_(clipping.without(product, missing).T, weights[rows])
+            totals[name].addmv_(product.T, weights)
 
-    missing, sums = clipping.dropped(norms), {}
+    norms = squared.sqrt()
+    if careful:
+        norms, weights = clipping.settle(norms, sure, clip, clip_function)
+        for name, gradient in gradients.items():
+            if name not in explicit:
+                gradient.drop(~norms.isfinite())
+    else:
+        weights = clipping.CLIP_FUNCTIONS[clip_function](norms, clip)
+        sure = clipping.at_least(sure, sum(p.numel() for p in parameters.values()))
+        if clipping.doubtful(norms, weights, sure, clip).any():
+            return None
+
+    sums = {}
     for name, parameter in parameters.items():
         if name in explicit:
             sums[name] = explicit[name].restore(totals[name])
         elif name in gradients:
-            gradients[name].drop(missing)
             sums[name] = gradients[name].weighted_sum(weights)
         else:
             sums[name] = torch.zeros_like(parameter)

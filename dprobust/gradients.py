@@ -1,7 +1,8 @@
 """The gradient of one parameter for each example of a batch, from the inputs and output gradients of its layers.
 
-Every rule gives squared norms twice: in the precision of the gradients, and in float64 and never too small. Both are of
-what `weighted_sum` adds, element for element, and not of what it would be without round-off.
+Every rule gives squared norms twice: in the precision of the gradients, and in float64 with a known error, by a
+function from `dprobust.clipping`. Both are of what `weighted_sum` adds, element for element, and not of what it would be
+without round-off.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dprobust.clipping import squares, without
+from dprobust.clipping import Squares, squares, without
 
 # Elements that the temporary tensors of one chunk of examples may hold: what stays in the cache of a CPU
 # core, and what keeps any other device busy.
@@ -49,13 +50,14 @@ class PositionSum:
         if name == "weight":
             g = g * _normalised(layer, a)
         if isinstance(layer, nn.Linear | nn.LayerNorm | nn.RMSNorm):
-            return g.reshape(len(g), -1, *parameter.shape).sum(1)
+            positions = g[0].numel() // parameter.numel()
+            return g if positions == 1 else g.reshape(len(g), -1, *parameter.shape).sum(1)
         return g.reshape(*g.shape[:2], -1).sum(2)
 
-    def squared_norms(self) -> tuple[Tensor, Tensor]:
-        return _squares(self.per_example)
+    def squared_norms(self, squares: Squares) -> tuple[Tensor, Tensor]:
+        return _fast(self.per_example), squares(self.per_example)
 
-    def drop(self, missing: Tensor | None) -> None:
+    def drop(self, missing: Tensor) -> None:
         """Let the examples `missing` (N,) add nothing."""
         self.per_example = without(self.per_example, missing)
 
@@ -63,8 +65,8 @@ class PositionSum:
         return torch.tensordot(weights, self.per_example, 1)
 
 
-def _squares(rows: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.linalg.vector_norm(rows.flatten(1), dim=1).square(), squares(rows)
+def _fast(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows.flatten(1), dim=1).square()
 
 
 def _normalised(layer: nn.Module, a: Tensor) -> Tensor:
@@ -106,10 +108,10 @@ class Lookup:
             merged.append((same & ~again).to(g.dtype) @ g[rows])
         return torch.cat(merged)
 
-    def squared_norms(self) -> tuple[Tensor, Tensor]:
-        return _squares(self.g)
+    def squared_norms(self, squares: Squares) -> tuple[Tensor, Tensor]:
+        return _fast(self.g), squares(self.g)
 
-    def drop(self, missing: Tensor | None) -> None:
+    def drop(self, missing: Tensor) -> None:
         self.g = without(self.g, missing)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
@@ -146,21 +148,23 @@ class Product:
             return gradient.view(out, *kernel, fan_in).movedim(-1, 1).contiguous()
         return gradient.view(self.parameter.shape)
 
-    def squared_norms(self) -> tuple[Tensor, Tensor]:
+    def squared_norms(self, squares: Squares) -> tuple[Tensor, Tensor]:
         found = []
         for rows in chunks(self.uses[0].g, self.elements):
             a, g = self._factors(rows)
-            found.append(self._of_one_position(a, g) if self.positions == 1 else self._of_pairs(a, g))
+            found.append(self._of_one_position(a, g, squares) if self.positions == 1 else self._of_pairs(a, g))
         fast, exact = zip(*found, strict=True)
         return torch.cat(fast), torch.cat(exact)
 
     @staticmethod
-    def _of_one_position(a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    def _of_one_position(a: Tensor, g: Tensor, by_blocks: Squares) -> tuple[Tensor, Tensor]:
         """From the norms of the two factors: nothing can cancel."""
-        norm = torch.linalg.vector_norm
-        exact = norm(a, dim=-1, dtype=torch.float64) * norm(g, dim=-1, dtype=torch.float64)
+        norm, shape = torch.linalg.vector_norm, a.shape[:2]
         fast = (norm(a, dim=-1) * norm(g, dim=-1)).square()
-        return fast.flatten(1).sum(1), exact.square().flatten(1).sum(1)
+        a, g = a.flatten(0, 2), g.flatten(0, 2)
+        # What one of them may be too large by is enough: the shorter one is done exactly.
+        longer, shorter = (a, g) if a.shape[1] > g.shape[1] else (g, a)
+        return fast.flatten(1).sum(1), (by_blocks(longer) * squares(shorter)).view(shape).sum(1)
 
     def _of_pairs(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """From all pairs of positions, in float64, with what the result may be too small by.
@@ -184,7 +188,7 @@ class Product:
         exact = (squared.sqrt() + (self.positions + 2) * unit * m).square()
         return exact.to(self.parameter.dtype), exact
 
-    def drop(self, missing: Tensor | None) -> None:
+    def drop(self, missing: Tensor) -> None:
         self.uses = [use._replace(a=without(use.a, missing), g=without(use.g, missing)) for use in self.uses]
 
     def weighted_sum(self, weights: Tensor) -> Tensor:

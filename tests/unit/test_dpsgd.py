@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dprobust import gradients
+from dprobust import gradients as rules
 from dprobust.dpsgd import ENGINES, FusedEngine, clipped_gradient_sum
 
 CLASSES = 5
@@ -257,8 +257,8 @@ def test_fused_is_exact_in_float32(name):
 def test_explicit_products_ghost_norms_and_chunks_agree(name, cost, chunk, monkeypatch):
     model, (x, y) = build(name), image_batch(5)
     expected = oracle(model, x, y, 1.0)
-    monkeypatch.setattr(gradients, "ELEMENT_COST", cost)
-    monkeypatch.setattr(gradients, "CPU_CHUNK", chunk)
+    monkeypatch.setattr(rules, "ELEMENT_COST", cost)
+    monkeypatch.setattr(rules, "CPU_CHUNK", chunk)
     assert_equal(clipped_gradient_sum(model, x, y, 1.0), expected, 1e-9)
 
 
@@ -367,7 +367,7 @@ def test_explicit_gradients_do_not_fill_the_memory():
     activation = model[0](x).numel()
     with LargestTensor() as largest:
         clipped_gradient_sum(model, x, y, 1.0)
-    assert activation <= largest.numel <= max(activation, gradients.CPU_CHUNK)
+    assert activation <= largest.numel <= max(activation, rules.CPU_CHUNK)
     assert largest.numel < len(x) * model[0].weight.numel()
 
 
