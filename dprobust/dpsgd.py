@@ -151,7 +151,9 @@ class FunctionalEngine(Engine):
             return {name: torch.stack([g[name] for g in each]) for name in values}
 
     def _loss(self, values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        logits = torch.func.functional_call(self.model, values, (x.unsqueeze(0),))
+        # A pass may write into its buffers, but not into those from outside of the gradient.
+        state = values | {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        logits = torch.func.functional_call(self.model, state, (x.unsqueeze(0),))
         return F.cross_entropy(probing.check_logits(logits, 1), y.unsqueeze(0))
 
 

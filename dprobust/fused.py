@@ -28,11 +28,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from dprobust import clipping, probing
-from dprobust.gradients import CONV_WEIGHT_GRADIENTS, Lookup, PositionSum, Product, Use, chunks
+from dprobust.gradients import CONV_WEIGHT_GRADIENTS, Lookup, Measure, PositionSum, Product, Use, chunks
 from dprobust.layers import pooling_first
 from dprobust.probing import check_logits
 
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+# Explicit gradients of more elements than this have norms in float32 that seldom pass: they are not tried.
+LONG = 2**17
 
 # Models whose layers are known to keep examples in their rows, in the modes and with the layers named, and whether
 # they can run on channels-last tensors.
@@ -78,9 +81,9 @@ def clipped_sum(
                 uses[parameter].append(Use(record.layer, name, record.a, g))
     with torch.no_grad():
         # Anywhere else than on a CPU, to ask whether care is needed would be to wait for the device.
-        if x.device.type == "cpu" and (found := _clip(parameters, uses, len(x), clip, clip_function, careful=False)):
-            return found
-        return _clip(parameters, uses, len(x), clip, clip_function, careful=True)
+        careful = x.device.type != "cpu" or any(p.numel() > LONG for p in parameters.values() if p.dim() > 2)
+        found = None if careful else _clip(parameters, uses, len(x), clip, clip_function, careful=False)
+        return found or _clip(parameters, uses, len(x), clip, clip_function, careful=True)
 
 
 # Which parameters are covered.
@@ -273,7 +276,7 @@ def _clip(
     careful: bool,
 ) -> tuple[dict[str, Tensor], Tensor] | None:
     """Clipped sum and norms; without care None if the bound does not hold, or a gradient is not finite."""
-    squares = clipping.squares if careful else clipping.squares_by_blocks
+    measure = Measure(clipping.squares if careful else clipping.squares_by_blocks)
     gradients = {name: _gradient(p, uses[p]) for name, p in parameters.items() if p in uses and p.numel()}
     explicit = {name: gradient for name, gradient in gradients.items() if gradient.explicit}
     # In the precision of the gradients, and in float64.
@@ -281,21 +284,26 @@ def _clip(
     sure = torch.zeros_like(squared, dtype=torch.float64)
     for gradient in gradients.values():
         if not gradient.explicit:
-            fast, slow = gradient.squared_norms(squares)
+            fast, slow = gradient.squared_norms(measure)
             squared += fast
             sure += slow
 
+    blocks = {} if careful else {name: clipping.Blocks(n, parameters[name].numel(), squared) for name in explicit}
     totals = {name: squared.new_zeros(parameters[name].numel()) for name in explicit}
     elements = sum(gradient.elements for gradient in explicit.values())
     for rows in chunks(squared, elements) if explicit else ():
         products = {name: gradient.per_example(rows) for name, gradient in explicit.items()}
-        for product in products.values():
+        for name, product in products.items():
             squared[rows] += torch.linalg.vector_norm(product, dim=1).square()
-            sure[rows] += squares(product)
+            if careful:
+                sure[rows] += clipping.squares(product)
+            else:
+                blocks[name].put(rows, product)
         norms = squared[rows].sqrt()
         if careful:
             norms, weights = clipping.settle(norms, sure[rows], clip, clip_function)
-            products = {name: clipping.without(p, ~norms.isfinite()) for name, p in products.items()}
+            if squared.device.type != "cpu" or not norms.isfinite().all():
+                products = {name: clipping.without(p, ~norms.isfinite()) for name, p in products.items()}
         else:
             weights = clipping.CLIP_FUNCTIONS[clip_function](norms, clip)
         for name, product in products.items():
@@ -309,6 +317,7 @@ def _clip(
                 gradient.drop(~norms.isfinite())
     else:
         weights = clipping.CLIP_FUNCTIONS[clip_function](norms, clip)
+        sure = sum((block.squares() for block in blocks.values()), sure)
         sure = clipping.at_least(sure, sum(p.numel() for p in parameters.values()))
         if clipping.doubtful(norms, weights, sure, clip).any():
             return None

@@ -1,8 +1,8 @@
 """The gradient of one parameter for each example of a batch, from the inputs and output gradients of its layers.
 
 Every rule gives squared norms twice: in the precision of the gradients, and in float64 with a known error, by a
-function from `dprobust.clipping`. Both are of what `weighted_sum` adds, element for element, and not of what it would be
-without round-off.
+function from `dprobust.clipping`. Both are of what `weighted_sum` adds, element for element, and not of what it would
+be without round-off.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,6 +37,20 @@ class Use(NamedTuple):
     g: Tensor
 
 
+class Measure:
+    """Squared norms in float64: of rows that do not last by the function `squares`, else exactly and only once."""
+
+    def __init__(self, squares: Squares):
+        self.squares = squares
+        self._found: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def lasting(self, rows: Tensor) -> Tensor:
+        # With the rows themselves, so that none takes their place, and their number.
+        if id(rows) not in self._found:
+            self._found[id(rows)] = rows, squares(rows)
+        return self._found[id(rows)][1]
+
+
 class PositionSum:
     """Biases, and the affine parameters of normalisation layers: output gradients summed over positions."""
 
@@ -50,12 +64,13 @@ class PositionSum:
         if name == "weight":
             g = g * _normalised(layer, a)
         if isinstance(layer, nn.Linear | nn.LayerNorm | nn.RMSNorm):
-            positions = g[0].numel() // parameter.numel()
-            return g if positions == 1 else g.reshape(len(g), -1, *parameter.shape).sum(1)
+            if g.shape[1:] == parameter.shape:
+                return g
+            return g.reshape(len(g), -1, *parameter.shape).sum(1)
         return g.reshape(*g.shape[:2], -1).sum(2)
 
-    def squared_norms(self, squares: Squares) -> tuple[Tensor, Tensor]:
-        return _fast(self.per_example), squares(self.per_example)
+    def squared_norms(self, measure: Measure) -> tuple[Tensor, Tensor]:
+        return _fast(self.per_example), measure.lasting(self.per_example)
 
     def drop(self, missing: Tensor) -> None:
         """Let the examples `missing` (N,) add nothing."""
@@ -108,8 +123,8 @@ class Lookup:
             merged.append((same & ~again).to(g.dtype) @ g[rows])
         return torch.cat(merged)
 
-    def squared_norms(self, squares: Squares) -> tuple[Tensor, Tensor]:
-        return _fast(self.g), squares(self.g)
+    def squared_norms(self, measure: Measure) -> tuple[Tensor, Tensor]:
+        return _fast(self.g), measure.squares(self.g)
 
     def drop(self, missing: Tensor) -> None:
         self.g = without(self.g, missing)
@@ -148,25 +163,28 @@ class Product:
             return gradient.view(out, *kernel, fan_in).movedim(-1, 1).contiguous()
         return gradient.view(self.parameter.shape)
 
-    def squared_norms(self, squares: Squares) -> tuple[Tensor, Tensor]:
+    def squared_norms(self, measure: Measure) -> tuple[Tensor, Tensor]:
+        if self.positions == 1 and len(self.uses) == 1 and self.groups == 1:
+            return self._of_one_position(measure)
         found = []
         for rows in chunks(self.uses[0].g, self.elements):
             a, g = self._factors(rows)
-            found.append(self._of_one_position(a, g, squares) if self.positions == 1 else self._of_pairs(a, g))
-        fast, exact = zip(*found, strict=True)
-        return torch.cat(fast), torch.cat(exact)
+            found.append(self._of_pairs(a, g))
+        exact = torch.cat(found)
+        return exact.to(self.parameter.dtype), exact
 
-    @staticmethod
-    def _of_one_position(a: Tensor, g: Tensor, by_blocks: Squares) -> tuple[Tensor, Tensor]:
+    def _of_one_position(self, measure: Measure) -> tuple[Tensor, Tensor]:
         """From the norms of the two factors: nothing can cancel."""
-        norm, shape = torch.linalg.vector_norm, a.shape[:2]
-        fast = (norm(a, dim=-1) * norm(g, dim=-1)).square()
-        a, g = a.flatten(0, 2), g.flatten(0, 2)
-        # What one of them may be too large by is enough: the shorter one is done exactly.
-        longer, shorter = (a, g) if a.shape[1] > g.shape[1] else (g, a)
-        return fast.flatten(1).sum(1), (by_blocks(longer) * squares(shorter)).view(shape).sum(1)
+        fast, exact = [], []
+        (use,) = self.uses
+        for rows in chunks(use.g, self.elements):
+            a, g = self._factors(rows)
+            fast.append((torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(g, dim=-1)).square().view(-1))
+            exact.append(measure.squares(a))
+        # Only one of the factors may be too short by the error of a block; the other is also that of the bias.
+        return torch.cat(fast), torch.cat(exact) * measure.lasting(use.g)
 
-    def _of_pairs(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    def _of_pairs(self, a: Tensor, g: Tensor) -> Tensor:
         """From all pairs of positions, in float64, with what the result may be too small by.
 
         With M the sum of |a_t| |g_t| over the positions t (over groups, the root of the sum of squares):
@@ -185,8 +203,7 @@ class Product:
         terms = self.fan_in + self.fan_out + self.groups * self.positions**2
         squared = (aa * gg).flatten(1).sum(1).clamp(min=0) + terms * torch.finfo(torch.float64).eps * m.square()
         unit = torch.finfo(self.parameter.dtype).eps / 2
-        exact = (squared.sqrt() + (self.positions + 2) * unit * m).square()
-        return exact.to(self.parameter.dtype), exact
+        return (squared.sqrt() + (self.positions + 2) * unit * m).square()
 
     def drop(self, missing: Tensor) -> None:
         self.uses = [use._replace(a=without(use.a, missing), g=without(use.g, missing)) for use in self.uses]

@@ -124,19 +124,19 @@ def random_weights(model: nn.Module, generator: torch.Generator) -> Values:
 @contextmanager
 def seeded(x: Tensor, seed: int) -> Iterator[None]:
     """While it lasts, the global streams of torch, numpy and Python start at `seed`; then they are as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         torch.default_generator.manual_seed(seed)
         if x.is_cuda:
             with torch.cuda.device(x.device):
                 torch.cuda.manual_seed(seed)
         random.seed(seed)
-        np.random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
         try:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(numpy)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 # The comparisons.
