@@ -33,7 +33,7 @@ def _quick_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     if type(module) is nn.Sequential:
         return pooling_first(module)
     plain = type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    if plain and module.groups == 1 and module.in_channels <= IMAGE_CHANNELS:
+    if plain and module.groups == 1 and module.weight.shape[1] <= IMAGE_CHANNELS:
         return lambda input: _image_convolution(module, input)
     return None
 
@@ -76,7 +76,9 @@ class _ImageConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         layer = ctx.layer
-        weight, geometry = layer.weight.flatten(1).T, (layer.dilation, layer.padding, layer.stride)
+        # The kernel's size from the weight, as in the forward pass: the attribute is not looked at again.
+        kernel, weight = layer.weight.shape[2:], layer.weight.flatten(1).T
+        geometry = (layer.dilation, layer.padding, layer.stride)
         elements = len(weight) * gradient[0, 0].numel()
         chunks = gradient.flatten(2).split(max(1, CHUNK // elements))
-        return torch.cat([F.fold(weight @ g, ctx.size, layer.kernel_size, *geometry) for g in chunks]), None
+        return torch.cat([F.fold(weight @ g, ctx.size, kernel, *geometry) for g in chunks]), None
