@@ -7,7 +7,8 @@
 | balls_in_bins | adding or removing one example | PLD |
 | shuffle | replacing one example; its gradient becoming zero | Gaussian DP, an upper bound that is not tight |
 
-Size of the training set, rate and number of steps count as known to everyone. `dprobust.accounting` has the accountants.
+Size of the training set, rate and number of steps count as known to everyone. The accountants themselves are in
+`dprobust.accounting`.
 """
 
 import math

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from dprobust.settings import Count, Fraction, NonNegative, Positive, Probability, Settings, Unique, fault
 
-
 Sampling = Literal["poisson", "truncated_poisson", "balls_in_bins", "shuffle"]
 """How batches are drawn: `dprobust.samplers`."""
 

@@ -31,7 +31,7 @@ def _poisson(n: int, settings: Training, random: torch.Generator) -> Iterator[Te
 
 
 def _truncated_poisson(n: int, settings: Training, random: torch.Generator) -> Iterator[Tensor]:
-    """As Poisson, but of more than `cap` examples a random `cap` are kept: no batch is larger, so one shape holds all."""
+    """As Poisson, but of more than `cap` examples a random `cap` are kept: one shape holds every batch."""
     for batch in _poisson(n, settings, random):
         if len(batch) > settings.cap:
             batch = batch[torch.randperm(len(batch), generator=random)[: settings.cap]]

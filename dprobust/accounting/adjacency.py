@@ -21,7 +21,7 @@ ADJACENCIES = {
 """Sampler -> the adjacencies that it has a bound for, first the one that heads the privacy table and stands in legends.
 
 Adding or removing one example is the usual notion, and where a sampler draws each example by itself it is covered.
-Batches of fixed size need the number of examples to be fixed: whoever is added displaces another. Of the two bounds that
-hold for them, replacing one example is the one about data sets that can exist, and the larger one; an example whose
-gradient is zero is a device of the proof, and a heading by it would flatter the sampler.
+Batches of fixed size need the number of examples to be fixed: whoever is added displaces another. Of the two bounds
+that hold for them, replacing one example is the one about data sets that can exist, and the larger one; an example
+whose gradient is zero is a device of the proof, and a heading by it would flatter the sampler.
 """

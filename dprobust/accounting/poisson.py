@@ -17,9 +17,9 @@ from dprobust.accounting.adjacency import ADD_OR_REMOVE, REPLACE
 from dprobust.accounting.gaussian import gaussian_epsilon
 
 POINTS = 3e4
-"""Grid points of a privacy loss distribution between 0 and RDP's epsilon or, where it is less, 15 standard deviations of
-the privacy loss; its error falls with their square."""
-MOST = 1e6
+"""Grid points of a privacy loss distribution between 0 and the smaller one of RDP's epsilon and 15 standard deviations
+of the privacy loss; its error falls with their square."""
+MOST = 5e4
 """Grid points of the loss of one step, at most."""
 
 
@@ -82,7 +82,7 @@ def pld(
     if bound == 0:
         return 0.0
     grid = min(bound, 15 * _spread(noise_multiplier, rate, steps)) / POINTS
-    grid = max(grid, moved * _reach(noise_multiplier / moved, rate) / MOST)
+    grid = max(grid, _reach(noise_multiplier if cap is None else noise_multiplier / 2, rate) / MOST)
     try:
         with np.errstate(all="ignore"):
             found = _dp_accounting(noise_multiplier, rate, steps, delta, adjacency, cap, examples, grid)
@@ -107,7 +107,7 @@ def _dp_accounting(noise_multiplier: float, *arguments: Any) -> float:
 
 
 def _spread(noise_multiplier: float, rate: float, steps: int) -> float:
-    """About the standard deviation of the privacy loss, for a grid: mu of the central limit theorem (Bu et al. 2020)."""
+    """About the standard deviation of the privacy loss: mu of the central limit theorem (Bu et al. 2020)."""
     exponent = noise_multiplier**-2
     return math.inf if exponent > 500 else rate * math.sqrt(steps * math.expm1(exponent))
 

@@ -72,7 +72,11 @@ def test_short_names_tell_runs_apart(entries, names):
 
 def test_epsilons_for_legends():
     """At the first delta and for the first adjacency, by the tightest accountant."""
-    rows = [("a", 1e-6, "add or remove one", 2.0), ("a", 1e-6, "add or remove one", 1.9), ("a", 1e-6, "replace one", 1.5)]
+    rows = [
+        ("a", 1e-6, "add or remove one", 2.0),
+        ("a", 1e-6, "add or remove one", 1.9),
+        ("a", 1e-6, "replace one", 1.5),
+    ]
     rows += [("a", 1e-5, "add or remove one", 1.7)]
     rows += [("b", 1e-5, "replace one", 110.0), ("b", 1e-5, "zero out one", 40.0), ("c", 1e-6, "none", math.inf)]
     given = Given(privacy=pd.DataFrame(rows, columns=["run", "delta", "adjacency", "epsilon"]))

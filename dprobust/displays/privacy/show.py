@@ -59,8 +59,7 @@ def _statement(run: Run) -> dict[str, Any]:
 
 
 def _to_read(data: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
-    deltas = [delta for delta in data["delta"].drop_duplicates() if not math.isnan(delta)]
-    columns = {delta: f"ε at δ = {delta:g}" for delta in deltas} or {None: "ε"}
+    columns = {delta: f"ε at δ = {delta:g}" for delta in data["delta"].dropna().unique()} or {None: "ε"}
     lines = []
     for (dataset, name, adjacency), group in data.groupby(["dataset", "run", "adjacency"], sort=False):
         run, first = runs[name], group.iloc[0]
@@ -78,7 +77,7 @@ def _to_read(data: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
         lines.append(row | _epsilons(group, columns) | {"guarantee": first["guarantee"].partition(";")[0]})
     table = pd.DataFrame(lines).fillna("")
     last = ["neighbours", "accountant", *columns.values(), "other accountants", "guarantee"]
-    if not table["other accountants"].any():
+    if "other accountants" not in table or not table["other accountants"].any():
         last.remove("other accountants")
     return table[[column for column in table if column not in (*last, "other accountants")] + last]
 
