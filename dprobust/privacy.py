@@ -1,24 +1,33 @@
-"""Privacy accounting for the sampler that was really used.
+"""Privacy accounting for the sampler that was really used, for the neighbours that its bound is proven for.
 
-Poisson sampling has tight accountants, for adding or removing one example: Renyi DP (Mironov 2017; Mironov, Talwar,
-Zhang 2019) and the numerical composition of privacy random variables (Gopi, Lee, Wutschitz 2021), both from Opacus.
-Shuffled batches of fixed size have none; `shuffle_epsilon` is a valid upper bound for another notion of neighbours.
+| sampler | neighbours | accountants |
+|---|---|---|
+| poisson | adding or removing one example; replacing one | RDP, PRV, PLD; PLD |
+| truncated_poisson | the same two | PLD |
+| balls_in_bins | adding or removing one example | PLD |
+| shuffle | replacing one example; its gradient becoming zero | Gaussian DP, an upper bound that is not tight |
+
+Size of the training set, rate and number of steps count as known to everyone. The accountants themselves are in
+`dprobust.accounting`.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from functools import cache
 
-import numpy as np
 from scipy.optimize import brentq
-from scipy.special import log_ndtr, ndtr
 
+from dprobust.accounting import poisson
+from dprobust.accounting.adjacency import ADD_OR_REMOVE, ADJACENCIES, NONE, PHRASES, REPLACE, ZERO_OUT
+from dprobust.accounting.bins import bins
+from dprobust.accounting.gaussian import gaussian_epsilon
 from dprobust.errors import UserError
 from dprobust.recipe import Training
 
-ACCOUNTANTS = ("rdp", "prv")
+ACCOUNTANTS = {"rdp": poisson.rdp, "prv": poisson.prv, "pld": poisson.pld}
+"""Of Poisson sampling, for adding or removing one example."""
 PRECISION = 1e-4
 """How far above the smallest a noise multiplier that is looked for may be, relatively."""
 LARGEST = 1e6
@@ -37,15 +46,16 @@ def _check(noise_multiplier: float, sample_rate: float, steps: int, delta: float
 
 
 @cache
-def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: float, accountant: str = "prv") -> float:
-    """epsilon at `delta` of `steps` Poisson-subsampled Gaussian mechanisms.
+def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: float, accountant: str = "pld") -> float:
+    """epsilon at `delta` of `steps` Poisson-subsampled Gaussian mechanisms, for adding or removing one example.
 
     Args:
         noise_multiplier: standard deviation of the noise divided by the clipping bound C.
         sample_rate: q, the probability that an example is in a batch: b / N.
         steps: number of noisy steps.
         delta: in (0, 1).
-        accountant: "rdp" or "prv" (tighter; an upper bound within 0.01, or within 0.1 % above 10, never above RDP's).
+        accountant: "rdp", "prv" (tighter; an upper bound within 0.01, or within 0.1 % above 10) or "pld" (tightest).
+            None is above RDP's, and all are upper bounds.
 
     Returns:
         epsilon; infinite without noise, 0 without steps.
@@ -60,74 +70,144 @@ def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: floa
         return 0.0
     if noise_multiplier == 0:
         return math.inf
-    from opacus.accountants import PRVAccountant, RDPAccountant
-
-    def stated(kind: type, rate: float, **options: float) -> float:
-        accountant = kind()
-        accountant.history = [(noise_multiplier, rate, steps)]
-        return float(accountant.get_epsilon(delta, **options))
-
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        # Opacus warns when the best RDP order is at the end of its list: the bound stays valid, only looser.
-        warnings.filterwarnings("ignore", message="Optimal order is the")
-        try:
-            bound = stated(RDPAccountant, sample_rate)
-        except ValueError:  # differences that round to less than 0, at very large noise
-            bound = stated(RDPAccountant, 1.0)  # taking every example is never more private
-        if accountant == "rdp":
-            return bound
-        # The grid grows with epsilon / eps_error: a fixed error would take all memory where privacy is weak.
-        # Where even that fails, by an error, infinity, nan or less than 0, the RDP bound holds all the same.
-        try:
-            tight = stated(PRVAccountant, sample_rate, eps_error=max(0.01, bound / 1000))
-        except (RuntimeError, ValueError):
-            return bound
-        return tight if 0 < tight < bound else bound
+    return ACCOUNTANTS[accountant](noise_multiplier, sample_rate, steps, delta)
 
 
-def shuffle_epsilon(noise_multiplier: float, epochs: int, delta: float) -> float:
+def shuffle_epsilon(noise_multiplier: float, epochs: int, delta: float, adjacency: str = REPLACE) -> float:
     """Upper bound on epsilon at `delta` for shuffled batches of fixed size.
 
-    Neighbours differ in one example, whose gradient is zero in one of them (zero-out adjacency). Adding or removing an
-    example moves others to other batches, and the bound does not hold for it; for replacing one by another, which moves
-    the sum by up to 2 C, it holds with half the noise multiplier.
-
     The order of the batches does not depend on the data and each example is in at most one batch an epoch, so an epoch
-    is one Gaussian mechanism on that example and `epochs` of them are Gaussian DP with mu = sqrt(epochs) /
-    noise_multiplier (Dong, Roth, Su 2022, Corollary 2.13 gives delta as a function of epsilon).
+    is one Gaussian mechanism on that example and `epochs` of them are Gaussian DP (Dong, Roth, Su 2022). One example
+    replaced by another moves the sum by up to 2 C, mu = 2 sqrt(epochs) / noise_multiplier; an example whose gradient
+    becomes zero by up to C, half of that mu. There is no bound for adding or removing an example: it moves others to
+    other batches, and more than a C changes.
+
+    Args:
+        noise_multiplier: standard deviation of the noise divided by C.
+        epochs: passes over the data.
+        delta: in (0, 1).
+        adjacency: "replace one" or "zero out one".
 
     Raises:
         ValueError: an argument out of its range.
     """
     _check(noise_multiplier, 1.0, epochs, delta)
+    if adjacency not in ADJACENCIES["shuffle"]:
+        raise ValueError(f"adjacency must be one of {', '.join(ADJACENCIES['shuffle'])}, not {adjacency!r}")
     if epochs == 0:
         return 0.0
-    if noise_multiplier == 0:
-        return math.inf
-    mu = math.sqrt(epochs) / noise_multiplier
-    if _gaussian_delta(mu, 0.0) <= delta:
-        return 0.0
-    upper = 1.0
-    while _gaussian_delta(mu, upper) > delta:
-        upper *= 2
-    return float(brentq(lambda value: _gaussian_delta(mu, value) - delta, 0.0, upper, xtol=1e-12))
+    moved = 2 if adjacency == REPLACE else 1
+    mu = moved * math.sqrt(epochs) / noise_multiplier if noise_multiplier else math.inf
+    return gaussian_epsilon(mu, delta)
 
 
-def _gaussian_delta(mu: float, value: float) -> float:
-    """delta of mu-Gaussian DP at epsilon `value`."""
-    return float(ndtr(mu / 2 - value / mu) - math.exp(value + log_ndtr(-mu / 2 - value / mu)))
+@dataclass(frozen=True)
+class Mechanism:
+    """What accounting needs to know of a training, `dprobust.recipe.Training.mechanism`.
+
+    Raises:
+        ValueError: a sampler that is not known, or no cap and size for batches with a cap.
+    """
+
+    sampling: str
+    """A sampler of `dprobust.samplers`."""
+    noise_multiplier: float | None
+    """Standard deviation of the noise divided by C; None without clipping."""
+    sample_rate: float
+    """The probability that an example is drawn into a batch (before any cap)."""
+    steps: int
+    """Noisy steps, over all epochs."""
+    epochs: int
+    """Passes over the data."""
+    batch_cap: int | None = None
+    """The largest batch, of truncated_poisson."""
+    examples: int | None = None
+    """Size of the training set, of truncated_poisson."""
+
+    def __post_init__(self) -> None:
+        if self.sampling not in ADJACENCIES:
+            raise ValueError(f"sampling must be one of {', '.join(ADJACENCIES)}, not {self.sampling!r}")
+        if self.sampling == "truncated_poisson" and (self.batch_cap is None or self.examples is None):
+            raise ValueError("truncated_poisson needs batch_cap and examples")
+
+    @property
+    def told(self) -> str:
+        """The sampler as it stands in a guarantee."""
+        if self.sampling == "truncated_poisson":
+            return f"Poisson sampling with at most {self.batch_cap} examples a batch"
+        return SAMPLERS[self.sampling]
 
 
-def noise_multiplier(epsilon: float, delta: float, sampling: str, sample_rate: float, steps: int, epochs: int) -> float:
+SAMPLERS = {
+    "poisson": "Poisson sampling",
+    "balls_in_bins": "balls-in-bins sampling (each example once an epoch, in a random batch)",
+    "shuffle": (
+        "an upper bound for shuffled batches of fixed size (one Gaussian mechanism an epoch); "
+        "it is none for adding or removing an example, no tight accountant is known for this sampler, and Poisson "
+        "accounting does not apply to it"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An accountant of a sampler, for its neighbours: `epsilon(noise multiplier, mechanism, delta)`."""
+
+    adjacency: str
+    accountant: str
+    epsilon: Callable[[float, Mechanism, float], float]
+
+
+def _poisson(accountant: str) -> Callable[[float, Mechanism, float], float]:
+    return lambda sigma, m, delta: epsilon(sigma, m.sample_rate, m.steps, delta, accountant)
+
+
+@cache
+def _pld(sigma: float, m: Mechanism, delta: float, adjacency: str) -> float:
+    return poisson.pld(sigma, m.sample_rate, m.steps, delta, adjacency, m.batch_cap, m.examples)
+
+
+@cache
+def _bins(sigma: float, m: Mechanism, delta: float) -> float:
+    return bins(sigma, round(1 / m.sample_rate), m.epochs, delta)
+
+
+def _shuffle(adjacency: str) -> Callable[[float, Mechanism, float], float]:
+    return lambda sigma, m, delta: shuffle_epsilon(sigma, m.epochs, delta, adjacency)
+
+
+_REPLACE_PLD = Bound(REPLACE, "pld", lambda sigma, m, delta: _pld(sigma, m, delta, REPLACE))
+BOUNDS = {
+    "poisson": (*(Bound(ADD_OR_REMOVE, name, _poisson(name)) for name in ACCOUNTANTS), _REPLACE_PLD),
+    "truncated_poisson": (
+        Bound(ADD_OR_REMOVE, "pld", lambda sigma, m, delta: _pld(sigma, m, delta, ADD_OR_REMOVE)),
+        _REPLACE_PLD,
+    ),
+    "balls_in_bins": (Bound(ADD_OR_REMOVE, "pld", _bins),),
+    "shuffle": tuple(Bound(adjacency, "gdp", _shuffle(adjacency)) for adjacency in (REPLACE, ZERO_OUT)),
+}
+"""Sampler -> its bounds, by adjacency in the order of `ADJACENCIES`."""
+
+
+def noise_multiplier(
+    epsilon: float,
+    delta: float,
+    sampling: str,
+    sample_rate: float,
+    steps: int,
+    epochs: int,
+    batch_cap: int | None = None,
+    examples: int | None = None,
+) -> float:
     """The smallest noise multiplier whose epsilon, by the tightest accountant for the sampler, is at most `epsilon`.
+
+    Epsilon is for the neighbours that head the privacy table: adding or removing one example, and for "shuffle"
+    replacing one.
 
     Args:
         epsilon: wanted, above 0.
         delta: in (0, 1).
-        sampling: "poisson" (accountant "prv" of `epsilon`) or "shuffle" (`shuffle_epsilon`).
-        sample_rate: b / N, for "poisson".
-        steps: noisy steps, for "poisson".
-        epochs: passes over the data, for "shuffle".
+        sampling, sample_rate, steps, epochs, batch_cap, examples: see `Mechanism`.
 
     Returns:
         Standard deviation of the noise divided by C, rounded up to six significant digits and at most
@@ -140,28 +220,20 @@ def noise_multiplier(epsilon: float, delta: float, sampling: str, sample_rate: f
     _check(1.0, sample_rate, steps, delta)
     if not 0 < epsilon < math.inf:
         raise ValueError(f"epsilon must be positive and finite, not {epsilon}")
-    if sampling not in ("poisson", "shuffle"):
-        raise ValueError(f"sampling must be poisson or shuffle, not {sampling!r}")
-    if (steps if sampling == "poisson" else epochs) == 0:
+    m = Mechanism(sampling, None, sample_rate, steps, epochs, batch_cap, examples)
+    if (epochs if sampling == "shuffle" else steps) == 0:
         return 0.0
-
-    if sampling == "shuffle":
-        found = _root(lambda multiplier: shuffle_epsilon(multiplier, epochs, delta), epsilon, 1.0, 4.0)
-    else:
-        # RDP is far cheaper, and where it reaches epsilon its answer is a few per cent above.
-        rdp, prv = (_poisson(sample_rate, steps, delta, accountant) for accountant in ("rdp", "prv"))
-        near = _root(rdp, epsilon, 1.0, 4.0)
-        found = _root(prv, epsilon, near or 1.0, 1.1 if near else 4.0)
+    tightest = [bound for bound in BOUNDS[sampling] if bound.adjacency == ADJACENCIES[sampling][0]][-1]
+    near = None
+    if sampling != "shuffle":  # RDP of Poisson sampling is far cheaper, and its answer is near
+        near = _root(lambda multiplier: _poisson("rdp")(multiplier, m, delta), epsilon, 1.0, 4.0)
+    found = _root(lambda multiplier: tightest.epsilon(multiplier, m, delta), epsilon, near or 1.0, 1.1 if near else 4.0)
     if found is None:
         raise UserError(
             f"epsilon: {epsilon:g} at delta {delta:g} is out of reach of the accountant, however much noise there is; "
             "ask for more"
         )
     return found
-
-
-def _poisson(sample_rate: float, steps: int, delta: float, accountant: str) -> Callable[[float], float]:
-    return lambda multiplier: epsilon(multiplier, sample_rate, steps, delta, accountant)
 
 
 def _root(accounted: Callable[[float], float], target: float, start: float, factor: float) -> float | None:
@@ -200,50 +272,38 @@ def account(
     steps: int,
     epochs: int,
     deltas: Iterable[float],
+    batch_cap: int | None = None,
+    examples: int | None = None,
 ) -> list[dict[str, float | str]]:
-    """What is guaranteed to hold for a training run, as rows of delta, accountant, epsilon, guarantee.
+    """What is guaranteed to hold for a training run, as rows of delta, adjacency, accountant, epsilon, guarantee.
 
     Args:
-        sampling: "poisson" or "shuffle".
-        noise_multiplier: standard deviation of the noise divided by C; None without clipping, 0 without noise: neither
-            guarantees anything.
-        sample_rate: b / N.
-        steps: noisy steps taken.
-        epochs: passes over the data, for "shuffle".
+        sampling, noise_multiplier, sample_rate, steps, epochs, batch_cap, examples: see `Mechanism`. Without clipping
+            (None) and without noise (0) nothing is guaranteed.
         deltas: where epsilon is wanted.
+
+    Returns:
+        By delta and adjacency; the first adjacency is the one that heads the privacy table.
     """
+    m = Mechanism(sampling, noise_multiplier, sample_rate, steps, epochs, batch_cap, examples)
     if not noise_multiplier:
         guarantee = (
             "none: gradients are not clipped, so no noise would hide an example whose gradient is large"
             if noise_multiplier is None
             else "none: gradients are clipped, but no noise is added"
         )
-        return [{"delta": d, "accountant": "none", "epsilon": math.inf, "guarantee": guarantee} for d in deltas]
-    if sampling == "shuffle":
-        guarantee = (
-            "(epsilon, delta)-DP for the gradient of one example becoming zero (not for adding, removing or replacing "
-            "an example), an upper bound for shuffled batches of fixed size (one Gaussian mechanism an epoch); "
-            "no tight accountant is known for this sampler, and Poisson accounting does not apply to it"
-        )
-        return [
-            {
-                "delta": d,
-                "accountant": "gdp",
-                "epsilon": shuffle_epsilon(noise_multiplier, epochs, d),
-                "guarantee": guarantee,
-            }
-            for d in deltas
-        ]
-    guarantee = "(epsilon, delta)-DP for adding or removing one example, Poisson sampling"
+        nothing = {"adjacency": NONE, "accountant": "none", "epsilon": math.inf, "guarantee": guarantee}
+        return [{"delta": delta} | nothing for delta in deltas]
     return [
         {
-            "delta": d,
-            "accountant": accountant,
-            "epsilon": epsilon(noise_multiplier, sample_rate, steps, d, accountant),
-            "guarantee": guarantee,
+            "delta": delta,
+            "adjacency": bound.adjacency,
+            "accountant": bound.accountant,
+            "epsilon": bound.epsilon(noise_multiplier, m, delta) if steps else 0.0,
+            "guarantee": f"(epsilon, delta)-DP for {PHRASES[bound.adjacency]}, {m.told}",
         }
-        for d in deltas
-        for accountant in ACCOUNTANTS
+        for delta in deltas
+        for bound in BOUNDS[sampling]
     ]
 
 

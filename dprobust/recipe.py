@@ -21,6 +21,8 @@ RANDOMNESS = {
 """What each choice of `Training.randomness` means, as records say it."""
 
 Randomness = Literal["reproducible", "secret"]
+Sampling = Literal["poisson", "truncated_poisson", "balls_in_bins", "shuffle"]
+"""How batches are drawn: `dprobust.samplers`."""
 
 
 class Stop(Settings):
@@ -55,21 +57,28 @@ class Common(Settings):
     augment: Annotated[list[Literal["flip", "crop"]], Unique] = []
     """Random changes of each image in each step - flip it left to right, crop a window of the image padded by 4 pixels.
     Heads on frozen features can flip only."""
-    sampling: Literal["shuffle", "poisson"] = "shuffle"
-    """poisson takes each example into each batch with probability batch_size / N, independently (what the accountants
-    assume); shuffle takes a new order each epoch and batches of exactly batch_size, the incomplete last one left out
-    (the paper's Algorithm 1)."""
+    sampling: Sampling = "shuffle"
+    """poisson takes each example into each batch with probability batch_size / N, independently; truncated_poisson
+    keeps at random batch_cap of larger batches; balls_in_bins puts each example into one batch of the epoch, drawn at
+    random; shuffle takes a new order each epoch and batches of exactly batch_size, the incomplete last one left out
+    (the paper's Algorithm 1). For the first three there are tight accountants, for shuffle a loose bound."""
 
 
 class Sgd(Common):
     """Defaults of the runs of algorithm `sgd`."""
 
+    batch_cap: Count | None = None
+    """Largest batch of truncated_poisson (the other samplers ignore it), at least batch_size; null: b + 6 sqrt(b),
+    rounded up, which is hardly ever reached."""
+
 
 class Dpsgd(Common):
     """Defaults of the runs of algorithm `dpsgd`."""
 
-    sampling: Literal["shuffle", "poisson"] = "poisson"
-    """As for sgd; the default is what the accountants assume."""
+    sampling: Sampling = "poisson"
+    """As for sgd; the default is what the accountants of other projects assume."""
+    batch_cap: Count | None = None
+    """As for sgd."""
     engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
     """How the sum of the clipped per-example gradients is computed. All give the same sum; fused is the fastest, ghost
     and hooks are Opacus', functional is torch.func's."""
@@ -113,6 +122,8 @@ class Training(Common):
     noise: Literal["sigma*clip", "sigma"] = "sigma*clip"
     """Standard deviation of the noise on the sum of the gradients - sigma*clip as in Algorithm 1, or sigma (Fig 3c, and
     noise without clipping)."""
+    batch_cap: Count | None = None
+    """As for sgd."""
     engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
     """As for dpsgd."""
     randomness: Randomness = "reproducible"
@@ -134,6 +145,8 @@ class Training(Common):
             raise fault("a training with noise cannot stop by the accuracy it reaches: that would not be private")
         if self.clip is not None and self.precision != "float32":
             raise fault("clipping needs precision float32")
+        if self.batch_cap is not None and self.batch_cap < self.batch_size:
+            raise fault(f"batch_cap: {self.batch_cap} is less than batch_size {self.batch_size}; use a larger cap")
         return self
 
     @property
@@ -172,8 +185,13 @@ class Training(Common):
         return n - self.stop.holdout if self.stop else n
 
     def steps_per_epoch(self, n: int) -> int:
-        """Steps in an epoch over the `n` examples trained on, the same for both ways of sampling."""
+        """Steps in an epoch over the `n` examples trained on, the same for all ways of sampling."""
         return n // self.batch_size
+
+    @property
+    def cap(self) -> int:
+        """The largest batch of truncated_poisson."""
+        return self.batch_cap or math.ceil(self.batch_size + 6 * math.sqrt(self.batch_size))
 
     def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of a step, 0 to steps - 1."""
@@ -191,13 +209,16 @@ class Training(Common):
         Raises:
             ValueError: `epsilon` is not yet turned into sigma.
         """
-        return {
+        steps = self.steps_per_epoch(n)
+        told = {
             "sampling": self.sampling,
             "noise_multiplier": self.noise_multiplier,
-            "sample_rate": self.batch_size / n,
-            "steps": self.epochs * self.steps_per_epoch(n),
+            # Of balls in bins there are `steps` equal chances, and b need not divide n.
+            "sample_rate": 1 / steps if self.sampling == "balls_in_bins" else self.batch_size / n,
+            "steps": self.epochs * steps,
             "epochs": self.epochs,
         }
+        return told | ({"batch_cap": self.cap, "examples": n} if self.sampling == "truncated_poisson" else {})
 
 
 class Statement(Settings):

@@ -38,7 +38,8 @@ class Given:
     arrays: Mapping[tuple[str, str, str, int], Mapping[str, np.ndarray]] = field(default_factory=dict)
     """(metric, dataset, run name, seed) -> arrays of its .npz, `index` and `label` among them."""
     privacy: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """Privacy records: dataset, run, sampling, noise_multiplier, sample_rate, steps, epochs, delta, accountant,
+    """Privacy records: dataset, run, sampling, noise_multiplier, sample_rate, steps, epochs, of truncated_poisson
+    batch_cap and examples, delta, adjacency (of a delta first the one that heads the privacy table), accountant,
     epsilon, guarantee."""
     trained: tuple[Mapping[str, Any], ...] = ()
     """train.json of each training: dataset, run, seed, history, mechanism, settings, ..."""
@@ -53,8 +54,11 @@ class Given:
 
     @property
     def epsilons(self) -> dict[str, float]:
-        """Run name -> epsilon at the run's first delta, by the tightest accountant."""
+        """Run name -> epsilon at the run's first delta and for its first adjacency, by the tightest accountant."""
         if self.privacy.empty:
             return {}
-        first = self.privacy[self.privacy["delta"] == self.privacy.groupby("run")["delta"].transform("first")]
+        first = self.privacy
+        for column in ("delta", "adjacency"):
+            if column in first:
+                first = first[first[column] == first.groupby("run")[column].transform("first")]
         return first.groupby("run")["epsilon"].min().to_dict()

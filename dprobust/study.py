@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from dprobust import sources
+from dprobust.accounting.adjacency import ADJACENCIES, PHRASES
 from dprobust.errors import UserError
 from dprobust.models.settings import settings_class
 from dprobust.registry import Registry
@@ -268,6 +269,10 @@ class Study:
                 told = f"convolutions, on {entry.pretraining.dataset} (public), frozen"
                 facts.append(("pre-training", f"{told}: {_recipe(entry.pretraining.training)}"))
             facts += [(algorithm, _recipe(training)) for algorithm, training in entry.training if trained]
+            trainings = [run.training for run in self.trained(name).values() if run.training]
+            if samplers := dict.fromkeys(training.sampling for training in trainings if training.private):
+                told = "; ".join(f"{sampler}: for {PHRASES[ADJACENCIES[sampler][0]]}" for sampler in samplers)
+                facts.append(("epsilon in legends", told))
             if unofficial := self.unofficial(name):
                 facts.append(("unofficial data", f"{', '.join(unofficial)}, by the SHA-256 in the config"))
         return facts

@@ -8,7 +8,7 @@ noise can each be left out.
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from dprobust.errors import UserError
 from dprobust.models.networks import unit
 from dprobust.noise import Noise, Observed, Watch
 from dprobust.recipe import Training
+from dprobust.samplers import batches
 from dprobust.seeds import derive, generator, secret_generator
 
 logger = logging.getLogger(__name__)
@@ -225,17 +226,6 @@ def computes_in(precision: str, device: torch.device) -> torch.dtype:
     else:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float32
-
-
-def batches(n: int, settings: Training, random: torch.Generator) -> Iterator[Tensor]:
-    """The batches of an epoch over `n` examples, as indices (int64); a Poisson batch may be empty."""
-    steps, b = settings.steps_per_epoch(n), settings.batch_size
-    if settings.sampling == "shuffle":
-        yield from torch.randperm(n, generator=random)[: steps * b].view(steps, b)
-    else:
-        for _ in range(steps):
-            # float64: in float32 the rate would be rounded to a multiple of 2^-24.
-            yield (torch.rand(n, generator=random, dtype=torch.float64) < b / n).nonzero().squeeze(1)
 
 
 @torch.no_grad()

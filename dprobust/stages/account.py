@@ -9,7 +9,7 @@ from dprobust import privacy, records
 
 
 def account(spec: Mapping[str, Any], trained: Sequence[Path], output: Path, about: Mapping[str, str]) -> None:
-    """Write epsilon at each delta, by each accountant, as a record.
+    """Write epsilon at each delta, for each adjacency of the sampler, by each accountant, as a record.
 
     Args:
         spec: `dprobust.plan.Plan.account`.

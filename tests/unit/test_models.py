@@ -366,6 +366,8 @@ def test_an_extension_adds_an_architecture(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(model_settings, "FOLDERS", [*model_settings.FOLDERS, "another_lab.models"])
-    assert model_settings.names()[-1] == "linear" and model_settings.code("linear")[0] == "another_lab.models.linear.build"
+    assert (
+        model_settings.names()[-1] == "linear" and model_settings.code("linear")[0] == "another_lab.models.linear.build"
+    )
     model = models.build({"name": "linear", "bias": False}, MNIST, 10)
     assert parameters(model) == 7840 and model(torch.rand(2, *MNIST)).shape == (2, 10)

@@ -1,6 +1,7 @@
 """What figures share: colours and names of any runs, heads, and files that are the same each time."""
 
 import itertools
+import math
 import random
 
 import kiwisolver
@@ -70,10 +71,16 @@ def test_short_names_tell_runs_apart(entries, names):
 
 
 def test_epsilons_for_legends():
-    """At the first delta, by the tightest accountant."""
-    rows = [("a", 1e-6, 2.0), ("a", 1e-6, 1.9), ("a", 1e-5, 1.7), ("b", 1e-5, 40.0)]
-    given = Given(privacy=pd.DataFrame(rows, columns=["run", "delta", "epsilon"]))
-    assert given.epsilons == {"a": 1.9, "b": 40.0} and Given().epsilons == {}
+    """At the first delta and for the first adjacency, by the tightest accountant."""
+    rows = [
+        ("a", 1e-6, "add or remove one", 2.0),
+        ("a", 1e-6, "add or remove one", 1.9),
+        ("a", 1e-6, "replace one", 1.5),
+    ]
+    rows += [("a", 1e-5, "add or remove one", 1.7)]
+    rows += [("b", 1e-5, "replace one", 110.0), ("b", 1e-5, "zero out one", 40.0), ("c", 1e-6, "none", math.inf)]
+    given = Given(privacy=pd.DataFrame(rows, columns=["run", "delta", "adjacency", "epsilon"]))
+    assert given.epsilons == {"a": 1.9, "b": 110.0, "c": math.inf} and Given().epsilons == {}
 
 
 def test_lines_are_not_broken_within_a_setting():

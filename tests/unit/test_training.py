@@ -777,7 +777,7 @@ def test_an_epsilon_is_resolved_before_training():
     with pytest.raises(ValueError, match="dprobust.privacy.resolve"):
         trained(s)
     with pytest.raises(UserError, match="out of reach"):
-        resolve(settings(epsilon=1e-4, delta=1e-5, clip=1.0, sampling="poisson"), 40)
+        resolve(settings(epsilon=1e-9, delta=1e-12, clip=1.0, sampling="poisson"), 40)
     with pytest.raises(UserError, match="batch_size 8 is larger than the training set of 4"):
         resolve(s, 4)
 

@@ -5,22 +5,30 @@ from typing import Any
 
 import pandas as pd
 
+from dprobust.accounting.adjacency import NONE
 from dprobust.displays.privacy.display import Display
 from dprobust.recipe import Statement
 from dprobust.rendering import described
 from dprobust.runs import Run
 from dprobust.showing import Given
 
-ACCOUNTANTS = {"rdp": "RDP", "prv": "PRV", "pld": "PLD", "gdp": "GDP bound"}
+ACCOUNTANTS = {"rdp": "RDP", "prv": "PRV", "pld": "PLD", "gdp": "Gaussian DP", "stated": "its maker", "none": ""}
+SAMPLERS = {
+    "poisson": "Poisson",
+    "truncated_poisson": "Poisson, at most {batch_cap:.0f}",
+    "balls_in_bins": "balls in bins",
+    "shuffle": "shuffled",
+}
 
 
 def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The privacy table.
 
     Returns:
-        The numbers: the privacy records, a row a run, delta and accountant. A run of another's model (`temperature`)
-        has its rows, for that is what was trained. Given weights have one of accountant "stated", "none" or "not
-        known". And the table to read: a row a run.
+        The numbers: the privacy records, a row a run, delta, adjacency and accountant. A run of another's model
+        (`temperature`) has its rows, for that is what was trained. Given weights have one of accountant "stated",
+        "none" or "not known". And the table to read: a row a run and adjacency, first the one whose epsilon stands in
+        legends; epsilon by the accountant that is tightest at the first delta, the others' at that delta beside it.
     """
     runs = {run.name: run for run in given.runs}
     pairs = zip(given.datasets, given.runs, strict=True)
@@ -31,7 +39,7 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _of(run: Run, dataset: str, accounted: pd.DataFrame) -> pd.DataFrame:
     """The rows of a run."""
     if run.algorithm == "weights":
-        return pd.DataFrame([{"dataset": dataset, "run": run.name} | _statement(run)])
+        return pd.DataFrame([{"dataset": dataset, "run": run.name, "adjacency": "not known"} | _statement(run)])
     return accounted[(accounted["dataset"] == dataset) & (accounted["run"] == run.base)].assign(run=run.name)
 
 
@@ -43,6 +51,7 @@ def _statement(run: Run) -> dict[str, Any]:
         return {
             "delta": None,
             "epsilon": math.inf,
+            "adjacency": NONE,
             "accountant": "none",
             "guarantee": "none: trained without, says its maker",
         }
@@ -50,8 +59,9 @@ def _statement(run: Run) -> dict[str, Any]:
 
 
 def _to_read(data: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
-    rows, epsilons = [], {}
-    for (dataset, name), group in data.groupby(["dataset", "run"], sort=False):
+    columns = {delta: f"ε at δ = {delta:g}" for delta in data["delta"].dropna().unique()} or {None: "ε"}
+    lines = []
+    for (dataset, name, adjacency), group in data.groupby(["dataset", "run", "adjacency"], sort=False):
         run, first = runs[name], group.iloc[0]
         row = {"dataset": dataset} | described(run)
         if run.training:
@@ -59,30 +69,34 @@ def _to_read(data: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
             row |= {
                 "noise on the sum": f"{multiplier * run.clip if clipped else run.sigma or 0:.4g}",
                 "noise / C": f"{multiplier:.4g}" if clipped else "",
-                "sampling": first["sampling"],
+                "sampling": SAMPLERS[first["sampling"]].format(**first),
                 "b / N": f"{first['sample_rate']:.6f}",
                 "steps": f"{first['steps']:g}",
             }
-        cells = {_column(item.delta, item.accountant): _epsilon(item.epsilon) for item in group.itertuples()}
-        epsilons |= dict.fromkeys(cells)
-        rows.append((row, cells, first["guarantee"].partition(";")[0]))
-    accounted = [column for column in epsilons if column != "ε" and not column.endswith("stated")]
-    shown = [column for column in epsilons if column != "ε"] if accounted else list(epsilons)
-    lines = []
-    for row, cells, guarantee in rows:
-        if "ε" in cells:  # at any delta, by any accountant
-            cells |= dict.fromkeys(accounted, cells["ε"])
-        lines.append(row | {column: cells.get(column, "") for column in shown} | {"guarantee": guarantee})
+        row["neighbours"] = "" if adjacency == NONE else adjacency
+        lines.append(row | _epsilons(group, columns) | {"guarantee": first["guarantee"].partition(";")[0]})
     table = pd.DataFrame(lines).fillna("")
-    return table[[column for column in table if column not in (*shown, "guarantee")] + [*shown, "guarantee"]]
+    last = ["neighbours", "accountant", *columns.values(), "other accountants", "guarantee"]
+    if "other accountants" not in table or not table["other accountants"].any():
+        last.remove("other accountants")
+    return table[[column for column in table if column not in (*last, "other accountants")] + last]
 
 
-def _column(delta: float, accountant: str) -> str:
-    """The heading that an epsilon stands below; "ε" for what holds at any delta."""
-    if accountant in ("none", "not known"):
-        return "ε"
-    return f"ε at δ = {delta:g}, {ACCOUNTANTS.get(accountant, accountant)}"
+def _epsilons(group: pd.DataFrame, columns: dict[Any, str]) -> dict[str, str]:
+    """The cells of a run and adjacency: the accountant that is tightest at the first delta, and what all say."""
+    if group["delta"].isna().all():  # whatever delta
+        value, accountant = group.iloc[0][["epsilon", "accountant"]]
+        return {"accountant": ACCOUNTANTS.get(accountant, accountant)} | dict.fromkeys(columns.values(), _text(value))
+    first = group[group["delta"] == group["delta"].iloc[0]].sort_values("epsilon", kind="stable")
+    tightest = first["accountant"].iloc[0]
+    told = group[group["accountant"] == tightest]
+    others = (f"{ACCOUNTANTS[item.accountant]} {_text(item.epsilon)}" for item in first.iloc[1:].itertuples())
+    return {
+        "accountant": ACCOUNTANTS[tightest],
+        **{columns[item.delta]: _text(item.epsilon) for item in told.itertuples()},
+        "other accountants": ", ".join(others),
+    }
 
 
-def _epsilon(value: float) -> str:
+def _text(value: float) -> str:
     return "not known" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.2f}"
