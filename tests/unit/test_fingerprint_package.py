@@ -168,8 +168,10 @@ EDITED = (
     "dprobust.attacks",
     "dprobust.inference",
     "dprobust.layers",
+    "dprobust.clipping",
     "dprobust.dpsgd",
     "dprobust.fused",
+    "dprobust.probing",
     "dprobust.seeds",
 )
 
