@@ -10,8 +10,9 @@ arguments and results of `clipped_gradient_sum`. It leaves the model as it was: 
 attributes, no other values in buffers.
 
 The bound holds with round-off, for every model that is accepted: what an example adds has norm at most
-C (1 + 1e-6). An example whose gradient is not finite adds nothing; its norm is returned as it is. (What remains of
-floating-point arithmetic is that the sum over the examples is rounded.)
+C (1 + 1e-6). An example whose gradient is not finite adds nothing; its norm is returned as it is. What remains of
+floating-point arithmetic: the sum over the examples is rounded, and the gradient of an example is computed in a batch,
+whose size may turn a last bit of it. On a GPU the bound needs `dprobust.precision.full_float32`: TF32 rounds to 1e-3.
 """
 
 import copy

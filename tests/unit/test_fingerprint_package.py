@@ -177,8 +177,10 @@ EDITED = (
     "dprobust.attacks.autopgd",
     "dprobust.inference",
     "dprobust.layers",
+    "dprobust.clipping",
     "dprobust.dpsgd",
     "dprobust.fused",
+    "dprobust.probing",
     "dprobust.seeds",
 )
 
