@@ -207,7 +207,7 @@ def bomb(kind):
 @pytest.mark.parametrize("kind", ["after the end", tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(archives, "LIMIT", 10_000_000)
-    (tmp_path / NAME).write_bytes(gzip.compress(bomb(kind), 1))
+    (tmp_path / NAME).write_bytes(gzip.compress(bomb(kind), 1, mtime=0))
     with pytest.raises(UserError, match="more than 10000000 bytes when decompressed"):
         contents(tmp_path / NAME)
 
@@ -224,13 +224,13 @@ def forged_size(size):
     [
         b"",
         b"not gzip",
-        gzip.compress(b""),
-        gzip.compress(b"not tar" * 1000),
-        gzip.compress(forged_size(b"\xff" * 11 + b"\x00")),
-        gzip.compress(forged_size(b"\x80" + b"\xff" * 11)),
-        gzip.compress(cifar_archives.entry("x", tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT) * 5000),
-        gzip.compress(tar(cifar_archives.entry("batches/one")))[:-4] + b"size",
-        gzip.compress(tar(cifar_archives.entry("batches/one"))) + b"rest",
+        gzip.compress(b"", mtime=0),
+        gzip.compress(b"not tar" * 1000, mtime=0),
+        gzip.compress(forged_size(b"\xff" * 11 + b"\x00"), mtime=0),
+        gzip.compress(forged_size(b"\x80" + b"\xff" * 11), mtime=0),
+        gzip.compress(cifar_archives.entry("x", tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT) * 5000, mtime=0),
+        gzip.compress(tar(cifar_archives.entry("batches/one")), mtime=0)[:-4] + b"size",
+        gzip.compress(tar(cifar_archives.entry("batches/one")), mtime=0) + b"rest",
     ],
 )
 def test_what_is_no_archive_is_one_line(tmp_path, content):

@@ -31,7 +31,7 @@ def impatient(monkeypatch):
 
 @pytest.fixture
 def server():
-    with serving({"digits-idx.gz": gzip.compress(CONTENT), "raw.bin": CONTENT}) as server:
+    with serving({"digits-idx.gz": gzip.compress(CONTENT, mtime=0), "raw.bin": CONTENT}) as server:
         yield server
 
 
@@ -86,7 +86,7 @@ def test_a_stale_part_is_thrown_away(server, tmp_path, rest):
 
 @pytest.mark.parametrize("fault", [500, 403, "hang", "truncate"])
 def test_next_mirror_after_a_lasting_fault(server, tmp_path, fault):
-    with serving({"digits-idx.gz": gzip.compress(b"")}) as broken:
+    with serving({"digits-idx.gz": gzip.compress(b"", mtime=0)}) as broken:
         broken.faults = [fault] * 20
         assert origins(fetch([FILE], tmp_path, [broken.url, server.url])) == {"digits-idx": server.url}
 
@@ -104,7 +104,7 @@ def test_missing_and_unreachable_mirrors_are_named(tmp_path):
 
 @pytest.mark.parametrize("swapped", [CONTENT[:-1] + b"!", CONTENT[:100], CONTENT + b"more"])
 def test_wrong_content_is_never_used(tmp_path, swapped):
-    with serving({"digits-idx.gz": gzip.compress(swapped)}) as server, pytest.raises(DownloadError) as error:
+    with serving({"digits-idx.gz": gzip.compress(swapped, mtime=0)}) as server, pytest.raises(DownloadError) as error:
         fetch([FILE], tmp_path, [server.url])
     assert FILE.checksum in str(error.value)
     assert not (tmp_path / "digits-idx").exists()
@@ -113,7 +113,7 @@ def test_wrong_content_is_never_used(tmp_path, swapped):
 def test_folder_file_url_and_environment(tmp_path, monkeypatch):
     mirror = tmp_path / "a mirror"
     mirror.mkdir()
-    (mirror / "digits.idx.gz").write_bytes(gzip.compress(CONTENT))
+    (mirror / "digits.idx.gz").write_bytes(gzip.compress(CONTENT, mtime=0))
     for number, place in enumerate([str(mirror), mirror.as_uri()]):
         assert origins(fetch([FILE], tmp_path / str(number), [place])) == {"digits-idx": place}
     monkeypatch.setenv("DPROBUST_MIRROR", mirror.as_uri())
@@ -122,7 +122,7 @@ def test_folder_file_url_and_environment(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["digits-idx", "digits-idx.gz", "digits.idx", "digits.idx.gz"])
 def test_placed_by_hand(tmp_path, name):
-    (tmp_path / name).write_bytes(gzip.compress(CONTENT) if name.endswith("gz") else CONTENT)
+    (tmp_path / name).write_bytes(gzip.compress(CONTENT, mtime=0) if name.endswith("gz") else CONTENT)
     assert origins(fetch([FILE], tmp_path, [])) == {"digits-idx": "data folder"}
     assert (tmp_path / "digits-idx").read_bytes() == CONTENT
 
@@ -132,7 +132,7 @@ def test_placed_by_hand(tmp_path, name):
     [
         ("digits-idx", CONTENT[:-1], hashlib.sha256(CONTENT[:-1]).hexdigest()),
         ("digits-idx", b"x" + CONTENT[1:], hashlib.sha256(b"x" + CONTENT[1:]).hexdigest()),
-        ("digits-idx.gz", gzip.compress(CONTENT)[:-20], "broken gzip"),
+        ("digits-idx.gz", gzip.compress(CONTENT, mtime=0)[:-20], "broken gzip"),
         ("digits-idx.gz", b"\x1f\x8bnonsense", "broken gzip"),
     ],
 )
@@ -146,7 +146,7 @@ def test_bad_file_placed_by_hand_is_named_and_kept(server, tmp_path, name, conte
 
 
 def test_a_gzip_bomb_is_not_unpacked(tmp_path):
-    (tmp_path / "digits-idx.gz").write_bytes(gzip.compress(bytes(200_000_000), compresslevel=1))
+    (tmp_path / "digits-idx.gz").write_bytes(gzip.compress(bytes(200_000_000), compresslevel=1, mtime=0))
     started = time.monotonic()
     with pytest.raises(ChecksumError, match=f"more than {len(CONTENT)}"):
         fetch([FILE], tmp_path, [])
@@ -186,7 +186,7 @@ def test_an_override_takes_the_place_of_the_checksum(tmp_path):
     other = CONTENT[1:]
     mirror, digest = tmp_path / "mirror", hashlib.sha256(other).hexdigest()
     mirror.mkdir()
-    (mirror / "digits.idx.gz").write_bytes(gzip.compress(other))
+    (mirror / "digits.idx.gz").write_bytes(gzip.compress(other, mtime=0))
     told = fetch([FILE.override(digest)], tmp_path / "good", [str(mirror)])
     assert told["digits-idx"] == {"origin": str(mirror), "verified": "sha256 override", "sha256": digest}
     assert (tmp_path / "good" / "digits-idx").read_bytes() == other
@@ -199,7 +199,7 @@ def _fetch(folder, url):
 
 
 def test_jobs_at_the_same_time_download_once(server, tmp_path):
-    server.files["digits-idx.gz"] = gzip.compress(CONTENT)
+    server.files["digits-idx.gz"] = gzip.compress(CONTENT, mtime=0)
     spawn = multiprocessing.get_context("spawn")
     jobs = [spawn.Process(target=_fetch, args=(tmp_path, server.url)) for _ in range(3)]
     for job in jobs:

@@ -215,7 +215,7 @@ def test_caption(alone, seeds):
         "images": {"ladder": 321},
         "dataset": "mnist",
         "seeds": seeds,
-        "epochs": {"sgd": 50, "dpsgd": 40},
+        "trained": "epochs: 50 (SGD), 40 (DP-SGD)",
     }
     template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(path.read_text(encoding="utf-8"))
     source = template.render(snakemake=SimpleNamespace(params=SimpleNamespace(told=told)))

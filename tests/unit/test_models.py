@@ -350,7 +350,7 @@ def test_what_trains_reaches_no_architecture(stage):
 
 
 def test_an_extension_adds_an_architecture(tmp_path, monkeypatch):
-    folder = tmp_path / "another_lab" / "models" / "linear"
+    folder = tmp_path / "a_lab" / "models" / "linear"
     folder.mkdir(parents=True)
     for package in (folder, folder.parent, folder.parent.parent):
         (package / "__init__.py").touch()
@@ -365,9 +365,7 @@ def test_an_extension_adds_an_architecture(tmp_path, monkeypatch):
         "    return OrderedDict(flatten=nn.Flatten(), logits=logits)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(model_settings, "FOLDERS", [*model_settings.FOLDERS, "another_lab.models"])
-    assert (
-        model_settings.names()[-1] == "linear" and model_settings.code("linear")[0] == "another_lab.models.linear.build"
-    )
+    monkeypatch.setattr(model_settings, "FOLDERS", [*model_settings.FOLDERS, "a_lab.models"])
+    assert model_settings.names()[-1] == "linear" and model_settings.code("linear")[0] == "a_lab.models.linear.build"
     model = models.build({"name": "linear", "bias": False}, MNIST, 10)
     assert parameters(model) == 7840 and model(torch.rand(2, *MNIST)).shape == (2, 10)
