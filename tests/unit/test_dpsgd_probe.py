@@ -47,7 +47,7 @@ MIXED = {
     "mean": lambda x: x - x.mean(0),
     "mean without gradient": without_gradient(lambda x: x.mean(0)),
     "largest pixel": lambda x: x / x.detach().abs().max(),
-    "deviation without gradient": lambda x: x / x.detach().std(0),
+    "deviation without gradient": lambda x: x / (1 + x.detach().std(0, correction=0)),
     "rows sorted": rolled_if_ordered,
     "rows reversed": lambda x: x.flip(0),
     "neighbour": lambda x: x + 1e-3 * x.roll(1, 0),
