@@ -29,6 +29,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dprobust import fused, probing
 from dprobust.clipping import CLIP_FUNCTIONS, SLACK, Result, clip_explicit, coefficients
+from dprobust.gradients import CONV_WEIGHT_GRADIENTS, each
 
 # Elements of per-example gradients that the functional engine holds at a time.
 FUNCTIONAL_CHUNK = 2**24
@@ -202,6 +203,10 @@ class _OpacusEngine(Engine):
             module.training = original.training or original in layers
             if getattr(module, "inplace", False):
                 module.inplace = False
+            if type(module) in CONV_WEIGHT_GRADIENTS:
+                for setting in ("stride", "padding", "dilation"):
+                    if not isinstance(value := getattr(module, setting), str):
+                        setattr(module, setting, each(value, module.weight.dim() - 2))
             if original in layers:
                 # Opacus unfolds images by strides that hold for contiguous ones.
                 module.register_forward_pre_hook(lambda _, inputs: tuple(a.contiguous() for a in inputs))

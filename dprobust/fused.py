@@ -77,7 +77,7 @@ def clipped_sum(
     uses: dict[nn.Parameter, list[Use]] = defaultdict(list)
     for record, g in outputs:
         for name, parameter in record.layer.named_parameters(recurse=False):
-            if parameter.requires_grad and g.numel():  # none over sequences of length 0
+            if parameter.requires_grad:
                 uses[parameter].append(Use(record.layer, name, record.a, g))
     with torch.no_grad():
         # Anywhere else than on a CPU, to ask whether care is needed would be to wait for the device.

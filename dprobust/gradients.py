@@ -233,7 +233,7 @@ class Product:
         if isinstance(layer, nn.Linear):
             return a.reshape(len(a), 1, -1, a.shape[-1])
         a, dims = _pad(layer, a), layer.weight.dim() - 2
-        windows = zip(layer.weight.shape[2:], _each(layer.stride, dims), _each(layer.dilation, dims), strict=True)
+        windows = zip(layer.weight.shape[2:], each(layer.stride, dims), each(layer.dilation, dims), strict=True)
         for dim, (size, stride, dilation) in enumerate(windows, 2):
             a = a.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
         a = a.unflatten(1, (self.groups, -1))
@@ -259,12 +259,12 @@ def _pads(layer: nn.Module) -> list[int]:
     if layer.padding == "valid":
         return [0] * (2 * dims)
     if layer.padding == "same":
-        spans = [d * (size - 1) for d, size in zip(_each(layer.dilation, dims), layer.weight.shape[2:], strict=True)]
+        spans = [d * (size - 1) for d, size in zip(each(layer.dilation, dims), layer.weight.shape[2:], strict=True)]
         return [pad for span in reversed(spans) for pad in (span // 2, span - span // 2)]
-    return [pad for pad in reversed(_each(layer.padding, dims)) for _ in range(2)]
+    return [pad for pad in reversed(each(layer.padding, dims)) for _ in range(2)]
 
 
-def _each(setting: int | Sequence[int], dims: int) -> tuple[int, ...]:
+def each(setting: int | Sequence[int], dims: int) -> tuple[int, ...]:
     """A setting of a convolution for each dimension; an attribute that is edited may be one number for all."""
     values = (setting,) if isinstance(setting, int) else tuple(setting)
     return values * dims if len(values) == 1 else values
