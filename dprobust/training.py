@@ -133,7 +133,7 @@ def train(
                 _update(parameters, noisy, velocities, settings, settings.lr_at(i, settings.epochs * steps))
                 if watch:
                     watch(Observed(i, sums, noisy, {name: before[name] - p.detach() for name, p in parameters.items()}))
-                if told:
+                if settings.clip is not None:
                     clipping[0] += len(norms)
                     clipping[1] += (norms > settings.clip).sum()
                     clipping[2] += norms.sum()
@@ -146,8 +146,11 @@ def train(
                             break
         norms = _clipping(*clipping.tolist()) if told else {}
         history.append({"epoch": epoch} | evaluate(model, test) | norms | checks)
-        if not all(torch.isfinite(p).all() for p in parameters.values()):
-            raise UserError(f"training diverged in epoch {epoch}: parameters are not finite; use a smaller lr")
+        # Clipping leaves out gradients that are not finite: the parameters do not tell of them.
+        if not (clipping.isfinite().all() and all(torch.isfinite(p).all() for p in parameters.values())):
+            raise UserError(
+                f"training diverged in epoch {epoch}: parameters or gradients are not finite; use a smaller lr"
+            )
         if checkpoint:
             random = {f"generator.{name}": g.get_state() for name, g in streams.items()}
             checkpoints.save(checkpoint, state | random, {"history": history}, identity)

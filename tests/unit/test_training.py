@@ -787,6 +787,10 @@ def test_bad_input():
         trained(settings(batch_size=41))
     with pytest.raises(UserError, match="diverged in epoch 1"):
         trained(settings(lr=1e38))
+    # Gradients that are not finite are left out of the sum, so that parameters may stay finite.
+    for randomness in ("reproducible", "secret"):
+        with pytest.raises(UserError, match="diverged in epoch 1"):
+            trained(settings(lr=1e30, clip=1.0, sigma=1.0, randomness=randomness))
 
 
 @pytest.mark.parametrize("extra", [{}, {"clip": 0.5, "noise_std": 0.0, "engine": "functional"}])
