@@ -60,6 +60,9 @@ def test_kill_9_in_training_and_go_on_to_the_same_bytes(long, run):
 
 def test_two_runs_at_once_do_not_mix(long):
     workspace, config = long
+    # Long enough to be at work still when the second run has planned; it is killed then.
+    longer = workspace.overlay("longer.yaml", datasets={"mnist": {"training": {"sgd": {"epochs": 2000}}}})
+    config = (*config, longer)
     target = MODEL.format(run="sgd")
     first = workspace.start(target, config=config)
     try:

@@ -143,7 +143,7 @@ def test_given_weights_are_reported_without_training(tiny):
     table = pd.read_csv(tiny / "results/my-models/tables/summary.csv")
     assert table["run"].nunique() >= 4 and (tiny / "results/my-models/report.html").exists()
     privacy = (tiny / "results/my-models/tables/privacy.html").read_text(encoding="utf-8")
-    assert "stated" in privacy
+    assert "as its maker states it" in privacy
     # The record of a network follows its file.
     weights = tiny / "examples" / "my-models" / "sgd.safetensors"
     weights.write_bytes((tiny / "examples" / "my-models" / "sgd.safetensors").read_bytes()[:-1] + b"\0")
