@@ -1,5 +1,6 @@
 """One step of DP-SGD: ours, its peers, and plain SGD, on one CPU thread unless a table is about cores."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from benchmarks.harness import Row, Spread, Table, Target, check, distance, interleave, ratio, rows, timed
 from dprobust.dpsgd import ENGINES
 from dprobust.models import networks as models
+from dprobust.noise import Noise
 
 ROOT = Path(__file__).parents[1]
 CLIP, NOISE, LR = 1.0, 1.3, 0.05
@@ -75,18 +77,15 @@ def batch(n: int, *shape: int) -> tuple[Tensor, Tensor]:
 
 
 def _moving(model: nn.Module, sums: Callable[[Tensor, Tensor], Gradients], noise: float) -> Contestant:
-    parameters, random = dict(model.named_parameters()), torch.Generator().manual_seed(0)
+    parameters, steps = dict(model.named_parameters()), itertools.count()
+    drawn = Noise(noise, ("benchmark",), secret=False, device="cpu") if noise else None
 
     def step(x: Tensor, y: Tensor) -> None:
         gradients = sums(x, y)
         with torch.no_grad():
+            noisy = drawn.add(next(steps), gradients) if drawn else gradients
             for name, parameter in parameters.items():
-                gradient = gradients[name]
-                if noise:
-                    # Contiguous, else the numbers are drawn one by one.
-                    draw = torch.empty_like(gradient, memory_format=torch.contiguous_format)
-                    gradient += draw.normal_(0, noise, generator=random)
-                parameter.add_(gradient, alpha=-LR / max(1, len(x)))
+                parameter.add_(noisy[name], alpha=-LR / max(1, len(x)))
 
     return Contestant(step, sums)
 
@@ -422,7 +421,6 @@ OPERATIONS = {
     "linear layers, forward, backward and clipped sum": ("aten::addmm", "aten::mm"),
     "max-pooling": ("aten::max_pool2d_with_indices", "aten::max_pool2d_with_indices_backward"),
     "ReLU": ("aten::clamp_min", "aten::threshold_backward"),
-    "noise": ("aten::normal_",),
     "copies (unfolding, memory formats)": ("aten::copy_", "aten::clone"),
 }
 
