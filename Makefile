@@ -26,7 +26,7 @@ $(STAMP): requirements.lock $(if $(wildcard $(PY)),,missing)
 	  { echo "error: Python 3.11 is needed, found: $$("$(PYTHON)" --version 2>&1 | head -n 1); set PYTHON, for example: make $(or $(MAKECMDGOALS),demo) PYTHON=/usr/bin/python3.11" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "error: this Python has no venv; on Debian or Ubuntu: apt install python3.11-venv" >&2; exit 1; }
-	@echo "Setting up .venv: 104 packages, some minutes the first time (log: .venv/setup.log)"
+	@echo "Setting up .venv: 105 packages, some minutes the first time (log: .venv/setup.log)"
 	@[ ! -L .venv ] || rm .venv  # a link: what it leads to is another's to clear
 	@"$(PYTHON)" -m venv --clear .venv
 	@$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock > .venv/setup.log 2>&1 & pid=$$!; \
