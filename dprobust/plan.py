@@ -271,9 +271,9 @@ class Plan:
             ),
         }
 
-    def measures(self, metric: str) -> tuple[int, int]:
-        """Minutes and megabytes that a metric may take."""
-        module = self.registry.metric(metric)
+    def bounds(self, kind: str, name: str) -> tuple[int, int]:
+        """Minutes and megabytes that a `metric` may take to measure, or a `material` to make."""
+        module = getattr(self.registry, kind)(name)
         return getattr(module, "MINUTES", 30), getattr(module, "MEMORY", 3000)
 
     # -- showing ------------------------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ class Plan:
         entry, metrics = self.study.dataset(dataset), display.asks("metrics")
         return told | {
             "dataset": dataset,
-            "images": {metric: self.study.images(dataset, metric) for metric in metrics},
+            "images": {metric: self.study.images(dataset, metric) or "all" for metric in metrics},
             "measured": {metric: getattr(entry.metrics, metric).plain() for metric in metrics},
             "trained": trained_for(run for _, run in display.runs),
             "delta": entry.privacy.deltas[0],

@@ -3,6 +3,7 @@
 Columns: dataset, run, seed, metric, the metric's parameters, n (examples measured), value.
 """
 
+import json
 import platform
 import subprocess
 import zipfile
@@ -35,8 +36,35 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def read(paths: Iterable[Path]) -> pd.DataFrame:
-    """The rows of several records as one table."""
-    return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+    """The rows of several records as one table.
+
+    Raises:
+        UserError: a record is not whole.
+    """
+    return pd.concat([_rows(path) for path in paths], ignore_index=True)
+
+
+def _rows(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:  # that of pandas' parser, of an empty file, of bytes that are no text
+        raise _damaged(path, error) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The record of a training as `write_provenance` wrote it.
+
+    Raises:
+        UserError: the file is not whole.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: damaged ({' '.join(str(error).split())}); remove it and run again")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,7 +89,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: damaged ({error}); remove it and run again") from None
+        raise _damaged(path, error) from None
 
 
 def write_provenance(path: Path, settings: dict[str, Any], inputs: Iterable[Path], **more: Any) -> None:

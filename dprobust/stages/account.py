@@ -1,6 +1,5 @@
 """Account for the privacy of a run, from what its trainings really did."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ def account(spec: Mapping[str, Any], trained: Sequence[Path], output: Path, abou
         output: where the record goes, CSV.
         about: dataset and run.
     """
-    mechanisms = [json.loads(path.read_text())["mechanism"] for path in trained]
+    mechanisms = [records.read_json(path)["mechanism"] for path in trained]
     if any(mechanism != mechanisms[0] for mechanism in mechanisms):
         raise AssertionError(f"the seeds of {about['run']} were not trained alike: {mechanisms}")
     rows = privacy.account(**mechanisms[0], deltas=spec["deltas"])

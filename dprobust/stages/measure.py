@@ -1,6 +1,5 @@
 """Measure a metric of one trained model."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +75,6 @@ def chosen(
         order=torch.from_numpy(np.searchsorted(index, drawn)),
         about=about,
         needs={name.removeprefix("needs_"): path for name, path in inputs.items() if name.startswith("needs_")},
-        trained=json.loads(inputs["trained"].read_text()) if "trained" in inputs else None,
+        trained=records.read_json(inputs["trained"]) if "trained" in inputs else None,
         train=(lambda: arrays.load(inputs["train"]).drawn(**spec["train"])) if "train" in inputs else None,
     )

@@ -1,6 +1,5 @@
 """Draw a figure, or write a table or a page: records -> files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,8 +60,8 @@ def given(spec: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> Give
         records={metric: records.read(paths) for metric, paths in by_metric.items()},
         arrays=arrays,
         privacy=privacy,
-        trained=tuple(json.loads(path.read_text()) for path in inputs["trained"]),
-        pretrained=tuple(json.loads(path.read_text()) for path in inputs["pretrained"]),
+        trained=tuple(records.read_json(path) for path in inputs["trained"]),
+        pretrained=tuple(records.read_json(path) for path in inputs["pretrained"]),
         paper=pd.read_csv(paper[0]) if paper else None,
         files={name.removeprefix("needs_"): paths[0] for name, paths in inputs.items() if name.startswith("needs_")},
         note=spec["note"],

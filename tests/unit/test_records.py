@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from dprobust import files, records, seeds
+from dprobust.errors import UserError
 
 ROWS = [
     {"run": "sgd", "eps": 0.1, "value": 1 / 3},
@@ -75,3 +76,17 @@ def test_seeds_are_named_streams():
     streams = {seeds.derive(s, r, t) for s in range(5) for r in ("a", "b") for t in ("init", "noise")}
     assert len(streams) == 20 and all(0 <= s < 2**63 for s in streams)
     assert seeds.generator(1, "x").initial_seed() == seeds.derive(1, "x")
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n3,4,5\n", b"\xff\xfe\x00", b'"unclosed'])
+def test_a_damaged_record_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "fgsm.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        records.read([path])
+    assert str(error.value).startswith(f"{path}: damaged (") and "\n" not in str(error.value)
+    with pytest.raises(UserError, match="damaged"):
+        records.read_json(path)
+    path.write_bytes(b"PK\x03\x04 half of it")
+    with pytest.raises(UserError, match="damaged"):
+        records.read_arrays(path)

@@ -31,8 +31,8 @@ rule prepare:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=lambda wildcards: plan.bounds("material", wildcards.material)[1],
+        runtime=lambda wildcards: plan.bounds("material", wildcards.material)[0],
     params:
         spec=of(plan.material, "material", "item"),
     message:

@@ -13,8 +13,8 @@ rule measure:
         "../../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards: plan.measures(wildcards.metric)[1],
-        runtime=lambda wildcards: plan.measures(wildcards.metric)[0],
+        mem_mb=lambda wildcards: plan.bounds("metric", wildcards.metric)[1],
+        runtime=lambda wildcards: plan.bounds("metric", wildcards.metric)[0],
     params:
         spec=of(plan.measure, "dataset", "run", "metric"),
     message:
