@@ -366,7 +366,9 @@ class Plan:
 
     def told(self, display: Display) -> Spec:
         """What a caption can tell, as `snakemake.params.told`."""
-        told: Spec = {"settings": display.settings.plain(), "seeds": len(self.study.seeds)}
+        title = display.settings.title
+        sentence = title + "." if title and title[-1] not in ".?!" else title
+        told: Spec = {"title": sentence, "settings": display.settings.plain(), "seeds": len(self.study.seeds)}
         if not (dataset := getattr(display.settings, "dataset", None)):
             return told
         entry, metrics = self.study.dataset(dataset), display.asks("metrics")

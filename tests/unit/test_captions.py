@@ -1,12 +1,19 @@
 """Captions of figures: they render with what they are told, and say of bands, losses and images what is so."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import docutils.core
 import jinja2
 import pytest
+import yaml
 from helpers import ROOT
+from snakemake.utils import update_config
+
+from dprobust import reporting
+from dprobust.plan import Plan
+from dprobust.study import Study
 
 METRICS = ("fgsm", "pgd_iterations", "cross_sections", "distances", "curvature", "audit", "membership")
 CAPTIONS = [
@@ -15,6 +22,7 @@ CAPTIONS = [
     *sorted((ROOT / "workflow" / "captions").glob("fig*.rst")),
 ]
 TOLD = {
+    "title": "T.",
     "settings": {
         "title": "T",
         "losses": ["ce", "ce_stable", "worst"],
@@ -75,3 +83,16 @@ def test_what_the_paper_states_is_said_only_of_what_it_states():
             assert word not in rendered(path, settings=settings)
     text = rendered(ROOT / "dprobust" / "metrics" / "distances" / "caption.rst")
     assert "a drop of 14.9 %" in text and "a drop of 11.2 %" in text
+
+
+@pytest.mark.parametrize("preset", [None, *sorted((ROOT / "presets").glob("*.yaml"))], ids=lambda p: p and p.stem)
+def test_captions_of_whole_studies_have_no_holes(preset):
+    """Every display of the paper and of the presets, with what its study tells."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    if preset:
+        update_config(config, yaml.safe_load(preset.read_text(encoding="utf-8")))
+    study = Study(config)
+    plan = Plan(study, ROOT / "workflow" / "scripts")
+    for display in study.displays.values():
+        words = re.sub(r"<[^>]+>", "", reporting.caption_html(plan.caption(display), plan.told(display)))
+        assert not re.search(r"[?!.][.,]|\{|None|  | [.,]", words), f"{display.name}: {words}"

@@ -210,6 +210,7 @@ def test_several_eps_each_begin_without_attack():
 def test_caption(alone, seeds):
     path = ROOT / "dprobust" / "metrics" / "ladder" / "caption.rst"
     told = {
+        "title": "",
         "settings": {"title": "", "alone": alone},
         "measured": {"ladder": typed.Metric().plain()},
         "images": {"ladder": 321},

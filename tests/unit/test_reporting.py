@@ -150,6 +150,7 @@ MEASURED = {
     "distances": {"deepfool": True},
 }
 TOLD = {
+    "title": "Is it so?",
     "settings": {"title": "A title", "losses": ["ce", "worst"], "loss": "worst", "eps": 0.1, "paper": "t.csv"},
     "seeds": 5,
     "images": dict.fromkeys(MEASURED, 1234),
@@ -176,7 +177,7 @@ def test_captions_of_tables_and_pages_have_no_holes(path: Path, plain):
     if not plain:
         pgd = MEASURED["pgd"] | {"random_start": True, "restarts": 3}
         settings = {"title": "", "losses": ["margin"], "loss": "ce", "eps": 0.1, "paper": None}
-        told = TOLD | {"settings": settings, "seeds": 1, "measured": MEASURED | {"pgd": pgd}}
+        told = TOLD | {"title": "", "settings": settings, "seeds": 1, "measured": MEASURED | {"pgd": pgd}}
     text = reporting.caption_html(path, told)
     assert text.startswith("<p><strong>") and "problematic" not in text and "system-message" not in text
     words = re.sub(r"<[^>]+>", "", text)
