@@ -317,11 +317,10 @@ class Study:
 
     def _check_training(self, dataset: str, key: str, training: Settings) -> None:
         known, entry = self.facts_of(dataset), self.datasets[dataset]
-        n = known.train
-        if n and getattr(training, "stop", None):
-            n -= training.stop.holdout
-        if n and training.batch_size > n:
-            raise ConfigError(f"{key}.batch_size: {training.batch_size} is more than the {n} training examples")
+        stop = getattr(training, "stop", None)
+        if known.train and training.batch_size > (n := known.train - (stop.holdout if stop else 0)):
+            held = f" that stop.holdout leaves of {known.train}" if stop else ""
+            raise ConfigError(f"{key}.batch_size: {training.batch_size} is more than the {n} training examples{held}")
         if entry.pretraining and "crop" in training.augment:
             raise ConfigError(f"{key}.augment: frozen layers have no features of crops")
 

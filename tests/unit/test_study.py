@@ -140,6 +140,10 @@ ERRORS = {
         lambda c: first(c).update(runs=[{"sigma": 1, "clip": 1, "stop": {"accuracy": 0.9}}]),
         "figures.fig2.runs: a training with noise cannot stop",
     ),
+    "everything held out": (
+        lambda c: first(c).update(runs=["sgd", {"algorithm": "sgd", "stop": {"accuracy": 0.9, "holdout": 60_000}}]),
+        "batch_size: 256 is more than the 0 training examples that stop.holdout leaves of 60000",
+    ),
     "run": (lambda c: first(c).update(runs=["adam"]), 'runs[0]: found "adam", expected one of sgd'),
     "setting of a run": (lambda c: first(c).update(runs=[{"sigma": 1, "clip": 1, "l": 1}]), "runs[0]: unknown key 'l'"),
     "noise": (lambda c: first(c).update(runs=[{"sigma": 1, "clip": 1, "noise": "x"}]), 'noise: found "x"'),
