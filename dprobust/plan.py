@@ -82,8 +82,9 @@ class Plan:
     def code(self, script: str, *roots: str) -> str:
         """The fingerprint of a stage: its script and what it reaches, and roots that it imports by name."""
         script = str(self.scripts / f"{script}.py")
-        # How files are got does not count: checksums fix what they hold.
-        return fingerprint(script, *roots, packages=self.registry.packages, without=["dprobust.sources"])
+        # How files are got, and from which mirrors of the study, does not count: checksums fix what they hold.
+        without = ["dprobust.sources", "dprobust.study"]
+        return fingerprint(script, *roots, packages=self.registry.packages, without=without)
 
     def files(self, pattern: str, **values: Any) -> list[str]:
         """The paths of a pattern for all combinations of values, each a value or a list."""

@@ -69,10 +69,11 @@ def changed(tree, path, old, new):
     [
         ("dprobust/sources/download.py", "BACK_OFF = 0.5", "BACK_OFF = 0.7"),
         ("dprobust/sources/mnist.py", "https://ossci", "https://elsewhere"),
+        ("dprobust/study.py", 'known = ", ".join(self.datasets)', 'known = ", ".join(list(self.datasets))'),
         ("dprobust/seeds.py", '"""A generator seeded', '"""Some generator seeded'),
         ("dprobust/training.py", "logger = ", "# a comment\nlogger = "),
     ],
-    ids=["downloader", "mirror", "docstring", "comment"],
+    ids=["downloader", "mirror", "checks", "docstring", "comment"],
 )
 def test_edits_that_touch_nothing(tree, path, old, new):
     assert changed(tree, path, old, new) == set()

@@ -3,9 +3,9 @@
 from _job import device, job
 
 with job(snakemake) as j:
-    from dprobust.stages.prepare import prepare
+    from dprobust.registry import load
     from dprobust.study import Study
 
     device("cpu")
     mirrors = Study(snakemake.config).mirrors_of(j.about["material"])
-    prepare(j.spec, j.inputs, j.outputs["item"], mirrors)
+    load(f"{j.spec['package']}.make").make(j.spec["item"], j.inputs, j.outputs["item"], mirrors)
