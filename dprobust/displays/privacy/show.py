@@ -63,7 +63,8 @@ def _to_read(data: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
     lines = []
     for (dataset, name, adjacency), group in data.groupby(["dataset", "run", "adjacency"], sort=False):
         run, first = runs[name], group.iloc[0]
-        row = {"dataset": dataset} | described(run)
+        row = {"dataset": dataset} | described(run) | {"neighbours": "" if adjacency == NONE else adjacency}
+        row |= {"accountant": "", **dict.fromkeys(columns.values(), "")}  # first what the table is about
         if run.training:
             clipped, multiplier = run.clip is not None, first["noise_multiplier"]
             row |= {
@@ -73,13 +74,11 @@ def _to_read(data: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
                 "b / N": f"{first['sample_rate']:.6f}",
                 "steps": f"{first['steps']:g}",
             }
-        row["neighbours"] = "" if adjacency == NONE else adjacency
         lines.append(row | _epsilons(group, columns) | {"guarantee": first["guarantee"].partition(";")[0]})
     table = pd.DataFrame(lines).fillna("")
-    last = ["neighbours", "accountant", *columns.values(), "other accountants", "guarantee"]
-    if "other accountants" not in table or not table["other accountants"].any():
-        last.remove("other accountants")
-    return table[[column for column in table if column not in (*last, "other accountants")] + last]
+    last = ["other accountants"] if "other accountants" in table and table["other accountants"].any() else []
+    last.append("guarantee")
+    return table[[column for column in table if column not in ("other accountants", "guarantee")] + last]
 
 
 def _epsilons(group: pd.DataFrame, columns: dict[Any, str]) -> dict[str, str]:
