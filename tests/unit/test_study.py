@@ -61,6 +61,21 @@ def test_presets_fit(preset):
     assert config["label"]
 
 
+def test_presets_measure_and_train_what_they_are_about():
+    """What is new in config.yaml is new in its overlays, unless they leave it out."""
+    from snakemake.utils import update_config
+
+    def preset(name):
+        config = copy.deepcopy(PAPER)
+        update_config(config, yaml.safe_load((ROOT / "presets" / f"{name}.yaml").read_text(encoding="utf-8")))
+        mine = study(config=config)
+        return mine, {metric for display in mine.displays.values() for metric in display.asks("metrics")}
+
+    assert preset("audit")[1] == {"audit", "membership"}
+    given, metrics = preset("my-models")
+    assert not given.trained("mnist") and metrics == {"clean", "fgsm", "pgd", "distances", "curvature"}
+
+
 def test_any_setting_makes_a_run():
     """The controls that the captions call for can be written down."""
     runs = [
