@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.harness import Row, Spread, Table, Target, check, distance, interleave, ratio, rows, timed
-from dprobust.dpsgd import ENGINES
+from dprobust.engines import ENGINES
 from dprobust.models import networks as models
 from dprobust.noise import Noise
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from dprobust import checkpoints
 from dprobust.arrays import Split
 from dprobust.augmentation import augment
-from dprobust.dpsgd import ENGINES
+from dprobust.engines import ENGINES
 from dprobust.errors import UserError
 from dprobust.models.networks import unit
 from dprobust.noise import Noise, Observed, Watch

@@ -25,7 +25,7 @@ from dprobust.audit import (
     scaled,
     train_canaries,
 )
-from dprobust.dpsgd import FunctionalEngine
+from dprobust.engines import FunctionalEngine
 from dprobust.errors import UserError
 from dprobust.measuring import Images
 from dprobust.metrics.audit import measure as metric

@@ -56,8 +56,8 @@ CALLS = {
     ),
     **{
         engine: (
-            NET + f"from dprobust.dpsgd import {cls} as engine\nengine(net)(x, y, 1.0)",
-            {f"dprobust.dpsgd:{cls}", "dprobust.dpsgd:_check"},
+            NET + f"from dprobust.engines import {cls} as engine\nengine(net)(x, y, 1.0)",
+            {f"dprobust.engines:{cls}", "dprobust.engines:_check"},
         )
         for engine, cls in (
             ("fused", "FusedEngine"),
@@ -178,14 +178,14 @@ EDITED = (
     "dprobust.inference",
     "dprobust.layers",
     "dprobust.clipping",
-    "dprobust.dpsgd",
+    "dprobust.engines",
     "dprobust.fused",
     "dprobust.probing",
     "dprobust.seeds",
 )
 
 
-@pytest.mark.parametrize("root", ["dprobust.attacks:fgsm_curve", "dprobust.dpsgd:FunctionalEngine"])
+@pytest.mark.parametrize("root", ["dprobust.attacks:fgsm_curve", "dprobust.engines:FunctionalEngine"])
 def test_an_edit_counts_where_it_is_reached(tmp_path, root):
     copy = tmp_path / "dprobust"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))

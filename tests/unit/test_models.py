@@ -9,7 +9,7 @@ from helpers import ROOT
 from torch import nn
 from torch.nn import functional as F
 
-from dprobust import dpsgd
+from dprobust import engines
 from dprobust.errors import UserError
 from dprobust.fingerprint import reached
 from dprobust.inference import at_rest
@@ -280,11 +280,11 @@ def test_the_fused_engine_clips_every_network_as_torch_func_does(name, activatio
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(9, *shape, generator=generator, dtype=torch.float64)
     y = torch.randint(10, (9,), generator=generator)
-    expected, norms = dpsgd.FunctionalEngine(model)(x, y, 1e9)
+    expected, norms = engines.FunctionalEngine(model)(x, y, 1e9)
     clip = norms.median().item()  # some gradients are clipped, some are not
-    expected, norms = dpsgd.FunctionalEngine(model)(x, y, clip)
-    monkeypatch.setattr(dpsgd.FunctionalEngine, "_clipped_sum", refuse)
-    found, lengths = dpsgd.clipped_gradient_sum(model, x, y, clip)
+    expected, norms = engines.FunctionalEngine(model)(x, y, clip)
+    monkeypatch.setattr(engines.FunctionalEngine, "_clipped_sum", refuse)
+    found, lengths = engines.clipped_gradient_sum(model, x, y, clip)
     torch.testing.assert_close(lengths, norms, rtol=1e-9, atol=1e-12)
     for parameter in expected:
         torch.testing.assert_close(found[parameter], expected[parameter], rtol=1e-9, atol=1e-12)

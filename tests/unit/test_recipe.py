@@ -7,7 +7,7 @@ from makers import runs
 from pydantic import ValidationError
 
 from dprobust.augmentation import KINDS
-from dprobust.dpsgd import ENGINES
+from dprobust.engines import ENGINES
 from dprobust.recipe import RANDOMNESS, Common, Dpsgd, Pretraining, Sgd, Statement, Stop, Training
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dprobust import probing
-from dprobust.dpsgd import ENGINES, clipped_gradient_sum
+from dprobust.engines import ENGINES, clipped_gradient_sum
 
 CLASSES = 3
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dprobust import clipping
-from dprobust.dpsgd import ENGINES, clipped_gradient_sum
+from dprobust.engines import ENGINES, clipped_gradient_sum
 
 CLASSES = 5
 BOUND = 1 + 1e-6
