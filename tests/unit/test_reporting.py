@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from browser import shown
 from helpers import ROOT
 
 from dprobust import reporting
@@ -197,3 +198,33 @@ def test_captions_say_what_the_marks_mean():
         "A star marks a misprint",
     ):
         assert said in two
+
+
+def test_a_browser_shows_the_page_whole_on_a_phone(items, tmp_path):
+    wide = "<table class='data'><tr>" + "<td>123456789</td>" * 60 + "</tr></table>"
+    (tmp_path / "table1.html").write_text(wide)
+    page = tmp_path / "page.html"
+    page.write_text(made(items, title="w" * 200, facts=[("code", "0123456789abcdef" * 9)]), encoding="utf-8")
+    found, console = shown(page, tmp_path, (390, 1280))
+    assert console == []
+    for view in found.values():
+        assert (view.overflow, view.images, view.broken) == (0, 1, 0)
+
+
+def test_the_page_may_load_nothing(items, tmp_path):
+    (tmp_path / "own.html").write_text('<img src="missing.png">')
+    page = tmp_path / "page.html"
+    page.write_text(made(items), encoding="utf-8")
+    _, console = shown(page, tmp_path, (390,))
+    assert any("Content Security Policy" in line for line in console)
+
+
+def test_the_browser_would_tell(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(
+        '<div style="width: 500px">wide</div><img src="data:image/png;base64,AAAA"><img src="missing.png">'
+        "<script>console.error('told')</script>"
+    )
+    found, console = shown(page, tmp_path, (390, 1280))
+    assert found[390].overflow > 0 and found[1280].overflow == 0
+    assert found[390].broken == 2 and any("told" in line for line in console)

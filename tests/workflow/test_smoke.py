@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from browser import shown
 from helpers import ROOT
 
 from dprobust import arrays, records
@@ -186,6 +187,14 @@ def test_report_is_one_self_contained_page(smoke):
         assert f'id="{figure}"' in page
     assert "{{" not in page and "system-message" not in page
     assert "80.63" in page and "99.14" in page  # what the paper states stands in the tables
+
+
+def test_a_browser_shows_the_report_whole(smoke, tmp_path):
+    found, console = shown(smoke.folder / RESULTS / "report.html", tmp_path, (390, 1280))
+    assert console == []
+    for view in found.values():
+        assert view.images == len(FIGURES) + 1
+        assert (view.overflow, view.broken) == (0, 0)
 
 
 def test_snakemakes_own_report(smoke, tmp_path):
