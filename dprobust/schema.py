@@ -97,6 +97,9 @@ class StudyBase(Settings):
     """Every run is trained and measured once a seed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train and measure; auto takes a CUDA GPU if there is one."""
+    only: Annotated[list[Name], MinLen(1), Unique] | None = None
+    """The figures, tables and pages of this study by name, all others left out; null means all. For an overlay that
+    wants few of those of config.yaml."""
     extensions: Annotated[list[Annotated[str, MinLen(1)]], Unique] = []
     """Folders with metrics, displays, models and datasets of your own (an example: examples/my-lab/my_lab), relative to
     where snakemake is called."""

@@ -1,5 +1,6 @@
 """A study: a config, checked, as datasets, runs and displays. Needs neither torch nor Snakemake."""
 
+import difflib
 import itertools
 from collections.abc import Mapping
 from copy import deepcopy
@@ -83,16 +84,9 @@ class Study:
         except UserError as error:
             raise ConfigError(str(error)) from None
         left_out = {name for name, entry in (config.get("datasets") or {}).items() if entry is None}
-        for section in ("datasets", *SECTIONS):
-            if isinstance(entries := config.get(section), dict):
-                config[section] = {name: entry for name, entry in entries.items() if entry is not None}
-        for section in SECTIONS:
-            if isinstance(entries := config.get(section), dict):
-                config[section] = {
-                    name: entry
-                    for name, entry in entries.items()
-                    if not (isinstance(entry, dict) and self._dataset_of(entry) in left_out)
-                }
+        if isinstance(datasets := config.get("datasets"), dict):
+            config["datasets"] = {name: entry for name, entry in datasets.items() if entry is not None}
+        self._leave_out(config, left_out)
         self.settings = validated(study_class(self.registry), config)
         self.name: str = self.settings.study
         self.seeds: list[int] = self.settings.seeds
@@ -101,6 +95,26 @@ class Study:
             self._check_dataset(name)
         self.displays = self._displays()
         self._check_names()
+
+    def _leave_out(self, config: dict[str, Any], datasets: set[str]) -> None:
+        """Take out displays that are null, of the `datasets` left out, or not among `only`."""
+        sections = {name: entries for name in SECTIONS if isinstance(entries := config.get(name), dict)}
+        only = config.get("only")
+        if isinstance(only, list):
+            known = [name for entries in sections.values() for name in entries]
+            for name in only:
+                if name not in known:
+                    near = difflib.get_close_matches(str(name), known, n=1)
+                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    raise ConfigError(f"only: there is no figure, table or page {name!r}{hint}")
+        for section, entries in sections.items():
+            config[section] = {
+                name: entry
+                for name, entry in entries.items()
+                if entry is not None
+                and (not isinstance(only, list) or name in only)
+                and not (isinstance(entry, dict) and self._dataset_of(entry) in datasets)
+            }
 
     def _dataset_of(self, entry: dict[str, Any]) -> str | None:
         """The dataset of a display's entry that is not checked yet; None for a display of all datasets."""

@@ -38,7 +38,7 @@ TOLD = {
     "images": dict.fromkeys(METRICS, 321),
     "measured": {
         "fgsm": {"losses": ["ce", "margin"]},
-        "pgd_iterations": {"steps": 40},
+        "pgd_iterations": {"steps": 40, "losses": ["ce", "margin"]},
         "cross_sections": {"half_width": 10.0},
     },
     "trained": "epochs: 50 (SGD), 50 (DP-SGD)",

@@ -295,6 +295,17 @@ def test_pgd_iterations(case):
     assert long.arrays["first"].dtype == np.int16 and long.arrays["first"].max() == 256
 
 
+def test_pgd_iterations_in_the_worst_case_over_losses(case):
+    model, images = case
+    result = measured("pgd_iterations", model, images, losses=["ce", "margin"], alphas=[0.002, 0.004])
+    table, first = rows(result), result.arrays["first"]
+    assert (first.min(0) < first[0]).any()
+    for j, eps in enumerate([0.01, 0.1]):
+        for k, alpha in enumerate([0.002, 0.004]):
+            cell = table[(table["loss"] == "worst") & (table["eps"] == eps) & (table["alpha"] == alpha)]
+            np.testing.assert_array_equal(cell["value"], np.bincount(first[:, j, k].min(0), minlength=8))
+
+
 def test_cross_sections_of_the_given_images(case):
     model, images = case
     some = Images(images.x[:3], images.y[:3], images.index[:3], torch.arange(3), images.about)

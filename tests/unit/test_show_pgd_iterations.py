@@ -119,6 +119,8 @@ def test_the_loss_must_be_measured():
         PydanticCustomError, match=r"loss: ce_stable is not among datasets\.mnist\.metrics\.pgd_iterations"
     ):
         check(Display(shows="pgd_iterations", runs=BOTH, loss="ce_stable"), [SGD, DP], measured)
+    with pytest.raises(PydanticCustomError, match=r"loss: worst needs two or more .*\(ce\)"):
+        check(Display(shows="pgd_iterations", runs=BOTH, loss="worst"), [SGD, DP], measured)
     check(Display(shows="pgd_iterations", runs=BOTH), [SGD, DP], measured)
 
 

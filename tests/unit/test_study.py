@@ -18,16 +18,31 @@ def study(change=lambda config: None, config=PAPER):
 
 
 def test_the_paper_trains_shared_runs_once():
-    """On MNIST all but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 37. CIFAR-10 has two."""
+    """On MNIST all but Fig 7 share sigma 1.3, C 1; 3b and 7 share C 3: 17 runs instead of 64. CIFAR-10 has two."""
     paper = study()
     runs = paper.runs("mnist")
     assert len(runs) == len(set(runs)) == len(paper.trained("mnist")) == 17
     figures = paper.section("figures")
     own = [figure for figure in figures if figure.settings.dataset == "mnist"]
-    assert sum(len(figure.runs) for figure in own) == 37
-    names = ["fig1", "fig2", "fig3a", "fig3b", "fig3c", "fig4", "fig4_stable", "fig5a", "fig5b", "fig5c"]
-    names += ["fig6_fgsm", "fig6a", "fig6b", "fig6c", "fig7", "mnist_c_auto"]
-    assert [figure.name for figure in figures] == names
+    assert sum(len(figure.runs) for figure in own) == 64
+    names = [
+        "fig1",
+        "fig2",
+        "fig3a",
+        "fig3b",
+        "fig3c",
+        "fig4",
+        "fig5a",
+        "fig5b",
+        "fig5c",
+        "fig6a",
+        "fig6b",
+        "fig6c",
+        "fig7",
+    ]
+    names += ["fig2_strongest", "fig3a_strongest", "fig3b_strongest", "fig3c_strongest", "fig4_strongest"]
+    names += ["fig7_strongest", "fig4_stable", "fig6_fgsm", "mnist_c_auto"]
+    assert [figure.name for figure in figures] == sorted(names)
     assert [table.name for table in paper.section("tables")] == ["accuracy", "ladder", "privacy", "table1", "table2"]
     assert [run.name for run in paper.runs("cifar10")] == ["sgd", "dpsgd_sigma=1.0_clip=3.0"]
     training = paper.run("mnist", "dpsgd_sigma=1.3_clip=0.5_noise=sigma").training
@@ -74,6 +89,20 @@ def test_presets_measure_and_train_what_they_are_about():
     assert preset("audit")[1] == {"audit", "membership"}
     given, metrics = preset("my-models")
     assert not given.trained("mnist") and metrics == {"clean", "fgsm", "pgd", "distances", "curvature"}
+
+
+def test_only_the_displays_asked_for():
+    def asking(only):
+        return study(config=PAPER | {"only": only})
+
+    mine = asking(["fig2", "privacy"])
+    assert list(mine.displays) == ["fig2", "privacy"] and len(mine.trained("mnist")) == 2
+    with pytest.raises(ConfigError, match="^only: there is no figure, table or page 'fig22'; did you mean 'fig2'\\?$"):
+        asking(["fig22"])
+    with pytest.raises(ConfigError, match='^only: found "fig2", expected list$'):
+        asking("fig2")
+    with pytest.raises(ConfigError, match="^only: "):
+        asking(["fig2", {"fig3a": 1}])
 
 
 def test_any_setting_makes_a_run():

@@ -17,8 +17,8 @@ from dprobust import arrays, records
 from dprobust.arrays import draw
 
 FGSM = ("fig2", "fig3a", "fig3b", "fig3c", "fig7")
-PGD = ("fig4", "fig4_stable")
-FIGURES = (*FGSM, *PGD, "fig1", "fig5a", "fig5b", "fig5c")
+PGD = ("fig4", "fig4_stable", "fig4_strongest")
+FIGURES = (*FGSM, *PGD, "fig2_strongest", "fig1", "fig5a", "fig5b", "fig5c")
 TABLES = ("table1", "table2", "ladder")
 ALL = (*FIGURES, *TABLES, "accuracy_table", "privacy_table", "mnist_c_generate")
 RESULTS = "results/smoke"
@@ -86,10 +86,10 @@ def test_pgd_record(smoke):
 def test_pgd_iterations_record(smoke):
     """Every image is counted once; those wrong from the start are as many for every attack."""
     record = pd.read_csv(smoke.folder / RESULTS / "records/mnist/sgd/seed=1/pgd_iterations.csv")
-    assert set(record.groupby(["loss", "eps", "alpha"])["value"].sum()) == {32} and len(record) == 2 * 3 * 2 * 42
+    assert set(record.groupby(["loss", "eps", "alpha"])["value"].sum()) == {32} and len(record) == 4 * 3 * 2 * 42
     assert record.loc[record["iterations"] == 0, "metric"].eq("wrong_from_the_start").all()
     assert record.loc[record["iterations"] == 0, "value"].nunique() == 1
-    assert list(record.loc[record["iterations"] == 40, "metric"]) == ["fooled", "never_fooled"] * 12
+    assert list(record.loc[record["iterations"] == 40, "metric"]) == ["fooled", "never_fooled"] * 24
 
 
 def test_cross_sections_record(smoke):

@@ -1,5 +1,7 @@
 """How many images each number of PGD steps is the first to fool, for each loss, eps and alpha."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,8 @@ def measure(model: nn.Module, images: Images, settings: Metric) -> Measured:
 
     Rows: for each loss, eps and alpha the counts `wrong_from_the_start`, `fooled` by each number of iterations and
     `never_fooled`, which add up to n, the images measured. Of the images classified right at first there are n less the
-    count wrong from the start: shares can be given of either.
+    count wrong from the start: shares can be given of either. Of several losses also those of loss "worst", by the
+    first step at which an attack along any of them fools the image.
 
     Arrays, L losses, E eps, A alphas, N images:
         loss: str [L], eps: float64 [E], alpha: float64 [A]: names of the axes. steps: int64 [1].
@@ -29,24 +32,30 @@ def measure(model: nn.Module, images: Images, settings: Metric) -> Measured:
     kept = images.first(settings.keep_images)
     measured = Measured()
 
-    def attack(loss: str, eps: float, alpha: float) -> tuple[Tensor, ...]:
-        found = pgd_iterations(model, images.x, images.y, eps, alpha, settings.steps, loss)
+    def count(first: Tensor, **same: str | float) -> None:
         metrics = ["wrong_from_the_start", *["fooled"] * settings.steps, "never_fooled"]
-        same = {"loss": loss, "eps": eps, "alpha": alpha}
         measured.add_each(
             metric=metrics,
             **{name: [value] * len(metrics) for name, value in same.items()},
             # Never fooled stands at the last step tried; its metric tells it from fooled there.
             iterations=[*range(settings.steps + 1), settings.steps],
-            n=[len(found.first)] * len(metrics),
-            value=found.first.bincount(minlength=settings.steps + 2),
+            n=[len(first)] * len(metrics),
+            value=first.bincount(minlength=settings.steps + 2),
         )
+
+    def attack(loss: str, eps: float, alpha: float) -> tuple[Tensor, ...]:
+        found = pgd_iterations(model, images.x, images.y, eps, alpha, settings.steps, loss)
+        count(found.first, loss=loss, eps=eps, alpha=alpha)
         pixels = (found.images[kept] * 65535).round().to(torch.uint16)
         return compact(found.first, settings.steps + 2), found.predicted, found.loss, pixels
 
     grid = (len(settings.losses), len(settings.eps), len(settings.alphas))
     found = [attack(loss, eps, alpha) for loss in settings.losses for eps in settings.eps for alpha in settings.alphas]
     first, predicted, values, pixels = (torch.stack(column).unflatten(0, grid) for column in zip(*found, strict=True))
+    if len(settings.losses) > 1:
+        worst = first.long().amin(0)
+        for i, j in itertools.product(range(len(settings.eps)), range(len(settings.alphas))):
+            count(worst[i, j], loss="worst", eps=settings.eps[i], alpha=settings.alphas[j])
     measured.keep("loss", settings.losses)
     measured.keep("eps", settings.eps)
     measured.keep("alpha", settings.alphas)

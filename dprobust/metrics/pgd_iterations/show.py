@@ -62,7 +62,10 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         ]
         dot = Line2D([], [], color=GREY, marker="o", markersize=3.5, linestyle="")
         key += [("", None), ("at least half are fooled", dot)]
-        key += [("", None), (f"attack follows the\n{LOSS_NAMES[settings.loss]}", None)]
+        key += [
+            ("", None),
+            (("attack follows the\n" if settings.loss != "worst" else "") + LOSS_NAMES[settings.loss], None),
+        ]
         legend(figure, key)
         head(figure, settings.title, given.note)
     return figure, curves
