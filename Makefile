@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar my-models paper figures test test-slow bench lint format lock schema clean missing
+.PHONY: help setup demo demo-cifar my-models paper figures status cost test test-slow bench lint format lock schema clean missing
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -13,6 +13,7 @@ STAMP := .venv/.ready
 PY := .venv/bin/python
 SNAKEMAKE := $(PY) -m snakemake
 ARGS ?=
+STUDY ?=
 
 help: ## show this list
 	@echo "What does training with differential privacy do to robustness?"; echo
@@ -54,6 +55,12 @@ paper: $(STAMP) ## the whole study of config.yaml, five seeds (hours)
 
 figures: $(STAMP) ## the figures of the study of config.yaml
 	@$(SNAKEMAKE) figures $(ARGS)
+
+status: $(STAMP) ## what is trained, measured, missing; of another study: make status STUDY=presets/demo.yaml
+	@$(PY) -m workflow.status progress $(STUDY)
+
+cost: $(STAMP) ## hours and memory by stage, of what has run; STUDY as for status
+	@$(PY) -m workflow.status cost $(STUDY)
 
 test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 	@$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)

@@ -1,0 +1,94 @@
+"""How far a study is, from files made by hand."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from helpers import ROOT
+
+from dprobust import checkpoints
+from dprobust.plan import Plan
+from dprobust.progress import cost, progress
+from dprobust.study import Study
+
+DP = "dpsgd_sigma=1.3_clip=1.0"
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    config |= {"study": "mine", "seeds": [0, 1], "only": ["fig2", "privacy"]}
+    return Plan(Study(config), ROOT / "workflow" / "scripts")
+
+
+def test_nothing_is_there(plan):
+    table = progress(plan)
+    assert table["run"].tolist() == ["sgd", DP] and table["trained"].tolist() == [0, 0]
+    assert table["to_measure"].tolist() == [2, 2] and table["missing"].tolist() == ["fgsm", "fgsm"]
+    assert table["training"].tolist() == ["", ""] and table[["accuracy", "epsilon"]].isna().all(axis=None)
+
+
+def test_what_is_there(plan, tmp_path):
+    results = tmp_path / "results" / "mine"
+    for seed, accuracy in ((0, 0.9), (1, 0.8)):
+        (folder := results / "models" / "mnist" / "sgd" / f"seed={seed}").mkdir(parents=True)
+        (folder / "train.json").write_text(
+            json.dumps({"history": [{"test_accuracy": 0.1}, {"test_accuracy": accuracy}]})
+        )
+    for seed in (0, 1):
+        (results / "models" / "mnist" / DP / f"seed={seed}").mkdir(parents=True)
+    history = {"history": [{"test_accuracy": 0.5}, {"test_accuracy": 0.625}]}
+    unfinished = results / "models" / "mnist" / DP / "seed=0" / "checkpoint.safetensors"
+    checkpoints.save(unfinished, {"w": torch.zeros(2)}, history, "whose")
+    (results / "models" / "mnist" / DP / "seed=1" / "checkpoint.safetensors").write_bytes(b"\xff" * 20)
+    (results / "records" / "mnist" / "sgd" / "seed=1").mkdir(parents=True)
+    (results / "records" / "mnist" / "sgd" / "seed=1" / "fgsm.csv").touch()
+    (results / "records" / "mnist" / DP).mkdir(parents=True)
+    record = pd.DataFrame(
+        {
+            "run": DP,
+            "delta": [1e-6, 1e-6, 1e-5],
+            "adjacency": ["add-remove"] * 3,
+            "accountant": ["rdp", "prv", "prv"],
+            "epsilon": [2.0, 1.9, 1.6],
+        }
+    )
+    record.to_csv(results / "records" / "mnist" / DP / "privacy.csv", index=False)
+    sgd, private = progress(plan).to_dict("records")
+    assert sgd["trained"] == 2 and sgd["accuracy"] == pytest.approx(0.85)
+    assert (sgd["measured"], sgd["to_measure"], sgd["missing"]) == (1, 2, "fgsm")
+    assert private["training"] == "seed 0: epoch 2, 62.5 %; seed 1: damaged checkpoint"
+    assert private["trained"] == 0 and private["epsilon"] == 1.9
+
+
+def test_cost_by_stage(tmp_path):
+    assert cost(tmp_path).empty
+    for path, seconds, processor, memory in (
+        ("train/mnist/sgd/seed=0", 3600, 1800, "700"),
+        ("train/mnist/sgd/seed=1", 1800, 1800, "650"),
+        ("fgsm/mnist/sgd/seed=0", 360, 180, "-"),  # over before its memory was read
+    ):
+        (file := tmp_path / "benchmarks" / f"{path}.tsv").parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"s\tmax_rss\tcpu_time\n{seconds}\t{memory}\t{processor}\n")
+    table = cost(tmp_path).set_index("stage")
+    assert list(table.index) == ["fgsm", "train", "total"]
+    assert table.loc["train"].tolist() == [2, 1.5, 1.0, 1.0, 700]
+    assert table.loc["total", ["jobs", "core_hours", "memory"]].tolist() == [3, pytest.approx(1.05), 700]
+
+
+def test_the_command(tmp_path):
+    def call(*arguments):
+        command = [sys.executable, "-m", "workflow.status", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    (overlay := tmp_path / "o.yaml").write_text("study: nowhere\nonly: [fig2, privacy]")
+    told = call("progress", str(overlay)).stdout
+    assert told.startswith("study nowhere\n") and "0 of 10 trainings and 0 of 10 records are there" in told
+    assert "no job has finished" in call("cost", str(overlay)).stdout
+    wrong = call("cost", "nope.yaml")
+    assert wrong.returncode == 1 and "nope.yaml" in wrong.stderr and "Traceback" not in wrong.stderr

@@ -1,0 +1,48 @@
+"""What of a study is trained, measured and missing, and what its jobs have cost: make status, make cost.
+
+Called in the repository's root as `python -m workflow.status [progress|cost] [OVERLAY ...]`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from snakemake.utils import update_config
+
+from dprobust.errors import UserError
+from dprobust.plan import Plan
+from dprobust.progress import cost, progress
+from dprobust.study import Study
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m workflow.status", description=__doc__.partition(":")[0])
+    parser.add_argument("what", choices=["progress", "cost"])
+    parser.add_argument("overlays", nargs="*", type=Path, help="as for --configfile of snakemake")
+    asked = parser.parse_args()
+    try:
+        config = {}
+        for path in (ROOT / "config.yaml", *asked.overlays):
+            update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        study = Study(config)
+        if asked.what == "progress":
+            table = progress(Plan(study, ROOT / "workflow" / "scripts"))
+            done = f"{table['trained'].sum():.0f} of {table['seeds'][table['trained'].notna()].sum()} trainings"
+            done += f" and {table['measured'].sum()} of {table['to_measure'].sum()} records are there"
+            for column, form in (("trained", "{:.0f}"), ("accuracy", "{:.2%}"), ("epsilon", "{:.3g}")):
+                table[column] = [form.format(value) if pd.notna(value) else "" for value in table[column]]
+            foot = f"{done}; snakemake -n tells whether they are still what is asked for"
+        else:
+            table = cost(Path("results") / study.name).round({"hours": 3, "core_hours": 3, "longest": 3, "memory": 0})
+            foot = "hours of the jobs that finished; memory in MB, of the largest job"
+    except (UserError, OSError, yaml.YAMLError) as error:
+        sys.exit(f"error: {error}")
+    print(f"study {study.name}\n{table.to_string(index=False) if len(table) else 'no job has finished'}\n{foot}")
+
+
+if __name__ == "__main__":
+    main()
