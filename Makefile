@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar my-models paper figures status cost test test-slow bench lint format lock schema clean missing
+.PHONY: help setup demo demo-cifar my-models paper figures status cost test test-slow bench lint format lock schema docs clean missing
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -92,9 +92,19 @@ lock: ## renew requirements.lock from requirements.in
 	   .venv-lock/bin/python -m pip freeze --exclude pip | grep -v -i -E '^(nvidia|cuda|triton|setuptools)'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock && rm -rf .venv-lock
 
-schema: $(STAMP) ## renew workflow/schemas/config.schema.json from the typed settings
+schema: $(STAMP) ## renew config.schema.json and docs/configuration.md from the typed settings
 	@$(PY) -c 'from dprobust.schema import json_schema; print(json_schema(), end="")' > workflow/schemas/.new
 	@mv workflow/schemas/.new workflow/schemas/config.schema.json
+	@$(PY) -c 'from dprobust.reference import reference; print(reference(), end="")' > docs/.new
+	@mv docs/.new docs/configuration.md
+
+docs: .venv/.docs ## docs/ as pages, every link between them checked                          -> docs/_build/index.html
+	@$(PY) -m sphinx --quiet --fail-on-warning -b html docs docs/_build
+	@echo "Pages: $(CURDIR)/docs/_build/index.html"
+
+.venv/.docs: requirements-docs.txt $(STAMP)
+	@$(PY) -m pip install --disable-pip-version-check --quiet -r requirements-docs.txt
+	@touch $@
 
 clean: ## remove the results and the caches, keep the data and .venv
 	@rm -rf results .snakemake .pytest_cache .ruff_cache
