@@ -149,3 +149,15 @@ def test_given_weights_are_reported_without_training(tiny):
     weights.write_bytes((tiny / "examples" / "my-models" / "sgd.safetensors").read_bytes()[:-1] + b"\0")
     planned = run(tiny, "-n", "--configfile", config, overlay)
     assert "Measuring clean of weights=baseline" in planned and "Measuring clean of weights=private" not in planned
+
+
+def test_as_a_module_of_another_workflow(ready):
+    """In the folder of another workflow, whose rules have names of their own."""
+    example = ROOT / "examples" / "module" / "Snakefile"
+    command = [sys.executable, "-m", "snakemake", "--snakefile", example, "--cores", "2", "--directory", ready.folder]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, (first.stdout + first.stderr)[-4000:]
+    table = pd.read_csv(ready.folder / "results" / "module" / "gap.txt", sep="\t")
+    assert table["eps"].min() == 0 and table["mean"].notna().all()
+    again = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True)
+    assert "Nothing to be done" in again.stdout + again.stderr

@@ -14,7 +14,7 @@ from dprobust.study import Study
 # Snakemake puts the interpreter's path into shell commands as it is: quoted, it may have spaces.
 sys.executable = shlex.quote(sys.executable)
 
-WORKFLOW = Path(workflow.basedir) / "workflow"
+WORKFLOW = Path(str(workflow.current_basedir)).parent
 
 
 def told(function, *arguments):
