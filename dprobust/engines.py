@@ -1,6 +1,6 @@
 """Per-example gradient clipping, the heart of DP-SGD (Abadi et al. 2016; Algorithm 1 of the paper).
 
-For a batch of N examples with gradients g_i of the cross-entropy, every engine computes
+For a batch of N examples with gradients g_i of a loss, the cross-entropy if no other is given, every engine computes
 
     sum_i g_i / max(1, ||g_i||_2 / C)    and    ||g_1||_2, ..., ||g_N||_2,
 
@@ -22,7 +22,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -30,6 +29,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from dprobust import fused, probing
 from dprobust.clipping import CLIP_FUNCTIONS, SLACK, Result, clip_explicit, coefficients
 from dprobust.gradients import CONV_WEIGHT_GRADIENTS, each
+from dprobust.objectives import Loss, check_targets, cross_entropy, losses
 
 # Elements of per-example gradients that the functional engine holds at a time.
 FUNCTIONAL_CHUNK = 2**24
@@ -39,17 +39,20 @@ _WARNED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 Parameters = Mapping[str, nn.Parameter]
 
 
-def clipped_gradient_sum(model: nn.Module, x: Tensor, y: Tensor, clip: float, clip_function: str = "abadi") -> Result:
-    """Sum of the per-example gradients of the cross-entropy, each clipped to l2 norm `clip`.
+def clipped_gradient_sum(
+    model: nn.Module, x: Tensor, y: Tensor, clip: float, clip_function: str = "abadi", loss: Loss = cross_entropy
+) -> Result:
+    """Sum of the per-example gradients of a loss (cross-entropy by default), each clipped to l2 norm `clip`.
 
     Args:
-        model: any module that maps x to logits (N, classes), each row a function of its own example alone. Its
-            trainable parameters are all in float32 or all in float64.
+        model: any module that maps x to logits (N, classes), or what the loss takes, each row a function of its own
+            example alone. Its trainable parameters are all in float32 or all in float64.
         x: inputs (N, ...); N may be 0.
-        y: classes, int64 (N,).
+        y: classes, int64 (N,), or the targets that the loss takes, a row an example.
         clip: the largest norm C > 0 that the gradient of one example keeps.
         clip_function: `abadi`, the factors 1 / max(1, norm / C), or `automatic`, C / (norm + 0.01) (AUTO-S of
             Bu et al. 2022): then every gradient gets a norm just below C, and none counts for more than another.
+        loss: outputs of the model and y -> losses (N,), each of its own row alone (`dprobust.objectives.Loss`).
 
     Returns:
         The clipped sum for every parameter that requires a gradient, by its name in
@@ -60,23 +63,27 @@ def clipped_gradient_sum(model: nn.Module, x: Tensor, y: Tensor, clip: float, cl
         ValueError: bad arguments; parameters in another precision, or autocast; or a model without per-example
             gradients: batch normalisation in training mode, or anything else that mixes the examples of a batch.
     """
-    return FusedEngine(model, clip_function)(x, y, clip)
+    return FusedEngine(model, clip_function, loss)(x, y, clip)
 
 
 class Engine(ABC):
     """Clipped gradient sums of one model, by one of the `CLIP_FUNCTIONS`."""
 
-    def __init__(self, model: nn.Module, clip_function: str = "abadi"):
+    def __init__(self, model: nn.Module, clip_function: str = "abadi", loss: Loss = cross_entropy):
         if clip_function not in CLIP_FUNCTIONS:
             raise ValueError(f"clip_function must be one of {', '.join(CLIP_FUNCTIONS)}, got {clip_function!r}")
-        self.model, self.clip_function = model, clip_function
+        self.model, self.clip_function, self.loss = model, clip_function, loss
+        self._loss_checked = loss is cross_entropy
 
     def __call__(self, x: Tensor, y: Tensor, clip: float) -> Result:
-        parameters = _check(self.model, x, y, clip)
+        parameters = _check(self.model, x, y, clip, self.loss)
         if len(x) == 0:
             sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
             return sums, next(iter(sums.values())).new_zeros(0)
         x = x.detach()
+        if not self._loss_checked and len(x) > 1:
+            probing.check_loss(self.model, self.loss, x, y)
+            self._loss_checked = True
         with probing.unchanged(self.model, probing.changed_buffers(self.model, x)):
             return self._clipped_sum(parameters, x, y, clip)
 
@@ -84,13 +91,11 @@ class Engine(ABC):
     def _clipped_sum(self, parameters: Parameters, x: Tensor, y: Tensor, clip: float) -> Result: ...
 
 
-def _check(model: nn.Module, x: Tensor, y: Tensor, clip: float) -> dict[str, nn.Parameter]:
+def _check(model: nn.Module, x: Tensor, y: Tensor, clip: float, loss: Loss) -> dict[str, nn.Parameter]:
     """Trainable parameters of the model; ValueError if the arguments cannot be."""
     if not clip > 0:
         raise ValueError(f"clip must be positive, got {clip}")
-    n = tuple(x.shape[:1])
-    if y.dtype != torch.int64 or y.dim() != 1 or tuple(y.shape) != n:
-        raise ValueError(f"y must hold int64 classes of shape {n}, got {y.dtype} of shape {tuple(y.shape)}")
+    check_targets(loss, y, len(x))
     for path, module in model.named_modules():
         name = f"{path or 'the model'} ({type(module).__name__})"
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
@@ -119,12 +124,12 @@ class FusedEngine(Engine):
 
     def _clipped_sum(self, parameters: Parameters, x: Tensor, y: Tensor, clip: float) -> Result:
         try:
-            return fused.clipped_sum(self.model, parameters, x, y, clip, self.clip_function)
+            return fused.clipped_sum(self.model, parameters, x, y, clip, self.clip_function, self.loss)
         except fused.Unsupported as reason:
             if self.model not in _WARNED:
                 warnings.warn(f"clipping falls back to torch.func, which is slow: {reason}", stacklevel=3)
                 _WARNED.add(self.model)
-        return FunctionalEngine(self.model, self.clip_function)._clipped_sum(parameters, x, y, clip)
+        return FunctionalEngine(self.model, self.clip_function, self.loss)._clipped_sum(parameters, x, y, clip)
 
 
 class FunctionalEngine(Engine):
@@ -155,8 +160,8 @@ class FunctionalEngine(Engine):
     def _loss(self, values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         # A pass may write into its buffers, but not into those from outside of the gradient.
         state = values | {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        logits = torch.func.functional_call(self.model, state, (x.unsqueeze(0),))
-        return F.cross_entropy(probing.check_logits(logits, 1), y.unsqueeze(0))
+        outputs = torch.func.functional_call(self.model, state, (x.unsqueeze(0),))
+        return losses(self.loss, probing.check_outputs(outputs, 1), y.unsqueeze(0)).sum()
 
 
 class _OpacusEngine(Engine):
@@ -212,9 +217,8 @@ class _OpacusEngine(Engine):
                 module.register_forward_pre_hook(lambda _, inputs: tuple(a.contiguous() for a in inputs))
         return twin
 
-    @staticmethod
-    def _losses(wrapped: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(probing.check_logits(wrapped(x), len(x)), y, reduction="none")
+    def _losses(self, wrapped: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return losses(self.loss, probing.check_outputs(wrapped(x), len(x)), y)
 
     @staticmethod
     def _collect(twin: nn.Module, attribute: str) -> dict[str, Tensor]:

@@ -23,14 +23,14 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from dprobust import clipping, probing
 from dprobust.gradients import CONV_WEIGHT_GRADIENTS, Lookup, Measure, PositionSum, Product, Use, chunks
 from dprobust.layers import pooling_first
-from dprobust.probing import check_logits
+from dprobust.objectives import Loss, cross_entropy, losses
+from dprobust.probing import check_outputs
 
 NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -62,18 +62,19 @@ def clipped_sum(
     y: Tensor,
     clip: float,
     clip_function: str = "abadi",
+    loss: Loss = cross_entropy,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Sum of the per-example gradients of the cross-entropy, each clipped to norm `clip`; their norms (N,).
+    """Sum of the per-example gradients of the loss, each clipped to norm `clip`; their norms (N,).
 
-    `parameters` are the trainable parameters of `model` by name, each once; x (N, ...), y int64 (N,), N >= 1. That
+    `parameters` are the trainable parameters of `model` by name, each once; x (N, ...), y (N, ...), N >= 1. That
     the model keeps its examples apart is taken for granted (`dprobust.probing`).
     Raises `Unsupported` if some parameter has no exact rule here, ValueError if the model runs a layer under autocast.
     """
     layers = supported_layers(model)
     channels_last = probe(model, layers, parameters, x) and x.device.type == "cpu"
     with torch.enable_grad(), recording(model, layers, channels_last) as records:
-        loss = F.cross_entropy(check_logits(model(x.detach()), len(x)), y, reduction="sum")
-        outputs = _backward(loss, layers, records, parameters, len(x))
+        total = losses(loss, check_outputs(model(x.detach()), len(x)), y).sum()
+        outputs = _backward(total, layers, records, parameters, len(x))
     uses: dict[nn.Parameter, list[Use]] = defaultdict(list)
     for record, g in outputs:
         for name, parameter in record.layer.named_parameters(recurse=False):
@@ -254,9 +255,9 @@ def _check_rows(
     state = {name: values[p] for name, p in model.named_parameters()}
     state |= {name: buffer.clone() for name, buffer in model.named_buffers()}
     with recording(model, layers, channels_last=False, values=values) as records:
-        logits = check_logits(torch.func.functional_call(model, state, (x.clone(),)), len(x))
+        outputs = check_outputs(torch.func.functional_call(model, state, (x.clone(),)), len(x)).reshape(len(x), -1)
         # Weights that differ, because the plain sum of a model's probabilities is constant.
-        targets = logits @ torch.arange(1, logits.shape[1] + 1, device=x.device, dtype=logits.dtype)
+        targets = outputs @ torch.arange(1, outputs.shape[1] + 1, device=x.device, dtype=outputs.dtype)
         for row, target in enumerate(targets):
             others = [i for i in range(len(x)) if i != row]
             for record, g in _backward(target, layers, records, trained, len(x), retain_graph=True):

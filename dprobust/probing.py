@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dprobust.objectives import Loss, losses
+
 # Examples in a batch of the probe.
 ROWS = 4
 # What round-off may change, relative to the largest logit: in float64, else, and in a batch of another size.
@@ -67,11 +69,12 @@ def telling(x: Tensor) -> bool:
     return x.numel() > 0 and (x.is_floating_point() or bool((x[1:] != x[:1]).any()))
 
 
-def check_logits(logits: Tensor, n: int) -> Tensor:
-    """The logits; ValueError if their shape is not (n, classes)."""
-    if logits.dim() != 2 or len(logits) != n:
-        raise ValueError(f"the model must return logits of shape ({n}, classes), got {tuple(logits.shape)}")
-    return logits
+def check_outputs(outputs: Tensor, n: int) -> Tensor:
+    """The outputs; ValueError if they are not a row for each of n examples."""
+    if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != n:
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"the model must return a row for each of {n} examples, got {found}")
+    return outputs
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -214,10 +217,10 @@ def _run(model: nn.Module, state: Values, examples: Tensor, seed: int) -> Outcom
     for name, p in model.named_parameters():
         state[name].requires_grad_(p.requires_grad)
     with torch.enable_grad(), seeded(examples, seed):
-        logits = torch.func.functional_call(model, state, (examples.clone(),))
+        outputs = torch.func.functional_call(model, state, (examples.clone(),))
     # `state` has also the buffers that the pass put in place of others.
     buffers = {name: state[name].detach() for name, _ in model.named_buffers()}
-    return Outcome(check_logits(logits, len(examples)).detach(), buffers)
+    return Outcome(check_outputs(outputs, len(examples)).detach(), buffers)
 
 
 def _differ(a: Tensor, b: Tensor, tolerance: float) -> bool:
@@ -231,6 +234,20 @@ def _mixing(model: nn.Module) -> Mixing:
         f"the model mixes the examples of a batch (in {state} mode): it has no per-example gradients; take out what "
         "computes across the batch dimension, such as statistics, sorting or shuffling"
     )
+
+
+def check_loss(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> None:
+    """ValueError if the loss of an example depends on the other examples of x and y."""
+    examples, targets = x[:ROWS].detach(), y[:ROWS]
+    own = {name: p.detach() for name, p in model.named_parameters()}
+    outputs = _run(model, own | dict(model.named_buffers()), examples, 0).logits
+    together = losses(loss, outputs, targets)
+    for row in range(len(examples)):
+        alone = losses(loss, outputs[row : row + 1], targets[row : row + 1])
+        if _differ(alone, together[row : row + 1], COARSE):
+            raise Mixing(
+                "the loss of an example depends on the others of the batch: it must be a function of its own row"
+            )
 
 
 @contextmanager

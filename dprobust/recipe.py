@@ -23,6 +23,8 @@ RANDOMNESS = {
 Randomness = Literal["reproducible", "secret"]
 Sampling = Literal["poisson", "truncated_poisson", "balls_in_bins", "shuffle"]
 """How batches are drawn: `dprobust.samplers`."""
+ClipFunction = Literal["abadi", "automatic"]
+"""Keys of `dprobust.clipping.CLIP_FUNCTIONS`."""
 
 
 class Stop(Settings):
@@ -82,6 +84,10 @@ class Dpsgd(Common):
     engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
     """How the sum of the clipped per-example gradients is computed. All give the same sum; fused is the fastest, ghost
     and hooks are Opacus', functional is torch.func's."""
+    clip_function: ClipFunction = "abadi"
+    """What becomes of a gradient of norm n - abadi divides it by max(1, n / C), the paper's rule; automatic multiplies
+    it by C / (n + 0.01), so that short gradients are made longer and all count alike (AUTO-S of Bu et al. 2022). None
+    is longer than C, and epsilon is the same."""
     randomness: Randomness = "reproducible"
     """Of noise and batches - reproducible derives them from the seed and the settings, so whoever knows both can
     subtract the noise: for experiments. secret takes them from the operating system and keeps nothing to draw them
@@ -125,6 +131,8 @@ class Training(Common):
     batch_cap: Count | None = None
     """As for sgd."""
     engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
+    """As for dpsgd."""
+    clip_function: ClipFunction = "abadi"
     """As for dpsgd."""
     randomness: Randomness = "reproducible"
     """As for dpsgd."""

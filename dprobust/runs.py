@@ -298,8 +298,9 @@ def _run(
         raise fault("noise: without clip the noise has standard deviation sigma, without sigma there is none")
     elif noisy:
         settings["noise"] = "sigma"
-    if "engine" in settings and "clip" not in settings:
-        raise fault("engine is how gradients are clipped: it needs clip")
+    for name in ("engine", "clip_function"):
+        if name in settings and "clip" not in settings:
+            raise fault(f"{name} is how gradients are clipped: it needs clip")
     if settings.get("clip") == 1:
         settings.pop("noise", None)  # the two rules are one: a run is trained once
     for name in ("sigma", "epsilon", "clip", "noise", *_TRAINING):

@@ -261,7 +261,7 @@ def _plain(model: nn.Module, settings: Training) -> Step:
 
 
 def _clipped(model: nn.Module, settings: Training) -> Step:
-    engine, clip = ENGINES[settings.engine](model), settings.clip
+    engine, clip = ENGINES[settings.engine](model, settings.clip_function), settings.clip
     return lambda x, y: engine(x, y, clip)
 
 

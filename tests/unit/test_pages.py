@@ -4,7 +4,9 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from helpers import ROOT
 
 from dprobust.reference import reference
@@ -29,6 +31,23 @@ def test_links_lead_to_files(page):
         if anchor:
             heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in heads}, link
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_runs_as_printed(page, tmp_path, monkeypatch):
+    """The blocks of a page, one after the other; they take a model, images and a record for granted."""
+    monkeypatch.chdir(tmp_path)
+    (record := tmp_path / "results/paper/records/mnist/sgd/seed=0/fgsm.npz").parent.mkdir(parents=True)
+    np.savez(record, predicted=np.zeros((1, 2, 3)), loss=["ce"], eps=[0.0, 0.1], label=np.zeros(3))
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()
+    names = {"model": model, "x": torch.rand(8, 1, 8, 8), "y": torch.randint(10, (8,))}
+    for block in blocks(page):
+        exec(compile(block, page.name, "exec"), names)  # noqa: S102
 
 
 def test_the_index_lists_every_page():

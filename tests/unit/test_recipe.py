@@ -7,6 +7,7 @@ from makers import runs
 from pydantic import ValidationError
 
 from dprobust.augmentation import KINDS
+from dprobust.clipping import CLIP_FUNCTIONS
 from dprobust.engines import ENGINES
 from dprobust.recipe import RANDOMNESS, Common, Dpsgd, Pretraining, Sgd, Statement, Stop, Training
 
@@ -28,6 +29,7 @@ def test_choices_are_those_of_the_code(settings):
     assert choices(settings, "schedule") == {"constant", "one_cycle"}
     if "engine" in settings.model_fields:
         assert choices(settings, "engine") == set(ENGINES)
+        assert choices(settings, "clip_function") == set(CLIP_FUNCTIONS)
         assert choices(settings, "randomness") == set(RANDOMNESS)
 
 

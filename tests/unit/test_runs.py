@@ -338,6 +338,7 @@ def test_runs_of_a_grid_do_not_share_a_label():
         ([{"algorithm": "sgd", "noise": "sigma"}], "noise: without clip the noise has standard"),
         ([{"algorithm": "sgd", "clip": 2.0, "noise": "sigma"}], "noise: without clip the noise has standard"),
         ([{"algorithm": "sgd", "engine": "ghost"}], "engine is how gradients are clipped: it needs clip"),
+        ([{"algorithm": "sgd", "clip_function": "automatic"}], "clip_function is how gradients are clipped: it needs"),
         ([{"sigma": 1.3, "epsilon": 1.0, "clip": 1.0}], "sigma and epsilon exclude one another"),
         ([{"sigma": 1.3, "clip": 1.0, "stop": {"accuracy": 0.9}}], "cannot stop by the accuracy it reaches"),
         ([{"sigma": 1.3, "clip": [1.0, 2.0], "lr": [1.0, 2.0, 3.0], "pair": True}], "pair: lists of different lengths"),

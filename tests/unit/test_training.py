@@ -73,7 +73,8 @@ def reference(model, s, n):
             for grads in per_example(model, x, y):
                 norm = math.sqrt(sum(g.square().sum().item() for g in grads))
                 for t, g in zip(total, grads, strict=True):
-                    t += g / (1.0 if s.clip is None else max(1.0, norm / s.clip))
+                    bound = max(1.0, norm / s.clip) if s.clip and s.clip_function == "abadi" else 1.0
+                    t += g * s.clip / (norm + 0.01) if s.clip_function == "automatic" else g / bound
             noise = drawn(model, s.noise_std, i)
             with torch.no_grad():
                 for p, t, v, z in zip(model.parameters(), total, velocities, noise, strict=True):
@@ -92,6 +93,7 @@ def reference(model, s, n):
         {"clip": 2.0, "sigma": 0.1, "sampling": "poisson", "momentum": 0.9, "weight_decay": 0.1, "lr": 0.1},
         {"clip": 1.2, "sigma": 0.1, "momentum": 0.8, "nesterov": True, "schedule": "one_cycle"},
         {"clip": 1.2},
+        {"clip": 1.2, "sigma": 0.1, "clip_function": "automatic"},
         {"clip": 1.8, "sigma": 0.0, "sampling": "poisson", "momentum": 0.5},
         {"noise_std": 0.4},
         {"noise_std": 0.4, "sampling": "poisson", "momentum": 0.5, "schedule": "one_cycle"},
