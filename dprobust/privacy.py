@@ -70,7 +70,8 @@ def epsilon(noise_multiplier: float, sample_rate: float, steps: int, delta: floa
         return 0.0
     if noise_multiplier == 0:
         return math.inf
-    return ACCOUNTANTS[accountant](noise_multiplier, sample_rate, steps, delta)
+    # Renyi bounds fall below 0 at a delta near 1; (epsilon, delta)-DP is of epsilon from 0.
+    return max(0.0, ACCOUNTANTS[accountant](noise_multiplier, sample_rate, steps, delta))
 
 
 def shuffle_epsilon(noise_multiplier: float, epochs: int, delta: float, adjacency: str = REPLACE) -> float:

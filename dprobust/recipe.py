@@ -138,6 +138,9 @@ class Training(Common):
     """As for dpsgd."""
     precision: Literal["float32", "auto"] = "float32"
     """As for pretraining; for trainings without clipping only."""
+    mislabelled: Annotated[int, Ge(0)] = 0
+    """Canaries for membership inference - twice as many training examples, drawn at random, get a wrong class drawn at
+    random; half of them are trained on like that, the other half are left out."""
     stop: Stop | None = None
     """Stop where an accuracy is reached; null: train all epochs."""
 
@@ -189,8 +192,9 @@ class Training(Common):
         return self.sigma or 0.0
 
     def trained_on(self, n: int) -> int:
-        """How many of `n` training examples are trained on: all but those held out for `stop`."""
-        return n - self.stop.holdout if self.stop else n
+        """How many of `n` training examples are trained on: all but the mislabelled ones that are left out and those
+        held out for `stop`."""
+        return n - self.mislabelled - (self.stop.holdout if self.stop else 0)
 
     def steps_per_epoch(self, n: int) -> int:
         """Steps in an epoch over the `n` examples trained on, the same for all ways of sampling."""

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -79,13 +79,15 @@ def train(
             accuracy to stop at that was never reached.
         ValueError: `settings.epsilon` is not turned into sigma.
     """
+    check_size(settings, len(data) + (len(holdout) if settings.stop and holdout else 0))
+    if settings.mislabelled:
+        data = mislabel(data, settings, stream).data
     if settings.stop and holdout is None:
         data, holdout = hold_out(data, settings, stream)
     n, stop = len(data), settings.stop
     steps = settings.steps_per_epoch(n)
     if stop and len(holdout) != stop.holdout:  # else `Training.trained_on` would not be right
         raise ValueError(f"{len(holdout)} examples are held out, but settings.stop.holdout is {stop.holdout}")
-    check_size(settings, n + (len(holdout) if stop else 0))
     if settings.clip is None:
         model.to(memory_format=torch.channels_last)  # a third faster; the engines of DP-SGD see to it themselves
     device = next(model.parameters()).device
@@ -171,6 +173,41 @@ def train(
     return history
 
 
+class Mislabelled(NamedTuple):
+    """Training examples with wrong classes among them."""
+
+    data: Split
+    """What is trained on: in its old order, with `labels` for the included and without the left out."""
+    included: np.ndarray
+    """Places of the canaries that are trained on, in what was given, int64 (k,)."""
+    left_out: np.ndarray
+    """Places of those that are not, int64 (k,)."""
+    labels: np.ndarray
+    """Of all examples given the class, of the 2 k canaries the wrong one, int64 (N,)."""
+
+
+def mislabel(data: Split, settings: Training, stream: tuple[object, ...]) -> Mislabelled:
+    """Give `settings.mislabelled` (k) training examples wrong classes and leave out as many others of their kind.
+
+    The included and the left out are drawn alike, so that nothing but training tells them apart: mislabelled examples
+    are those that a network has to remember, where membership inference by the loss sees most (Carlini et al. 2022).
+
+    Raises:
+        UserError: there are fewer than 2 k examples, or no wrong class.
+    """
+    k, random = settings.mislabelled, generator(*stream, "mislabelled")
+    classes = data.classes or int(data.labels.max()) + 1
+    if 2 * k > len(data) or classes < 2:
+        raise UserError(f"mislabelled: {k} asks for {2 * k} examples of two classes or more; there are {len(data)}")
+    canaries = torch.randperm(len(data), generator=random)[: 2 * k].numpy()
+    labels = data.labels.copy()
+    labels[canaries] = (labels[canaries] + torch.randint(1, classes, (2 * k,), generator=random).numpy()) % classes
+    kept = np.ones(len(data), dtype=bool)
+    kept[canaries[k:]] = False
+    shown = Split(data.images[kept], labels[kept], data.classes, data.shape)
+    return Mislabelled(shown, canaries[:k], canaries[k:], labels)
+
+
 def hold_out(data: Split, settings: Training, stream: tuple[object, ...]) -> tuple[Split, Split]:
     """What is trained on, in its old order, and the examples held out of it for the checks of `settings.stop`.
 
@@ -179,9 +216,10 @@ def hold_out(data: Split, settings: Training, stream: tuple[object, ...]) -> tup
     Raises:
         UserError: as many are to be held out as there are.
     """
-    check_size(settings, len(data))
     if settings.stop is None:
         raise ValueError("nothing is held out without settings.stop")
+    if settings.stop.holdout >= len(data):
+        raise UserError(_none_left(settings.stop.holdout, len(data)))
     drawn = torch.zeros(len(data), dtype=torch.bool)
     drawn[torch.randperm(len(data), generator=generator(*stream, "holdout"))[: settings.stop.holdout]] = True
     held = drawn.numpy()
@@ -195,15 +233,20 @@ def check_size(settings: Training, n: int) -> None:
     """UserError if `n` training examples are too few."""
     stop, rest = settings.stop, settings.trained_on(n)
     if stop and rest <= 0:
-        raise UserError(f"stop.holdout: {stop.holdout} of {n} training examples leave none to train on; hold out fewer")
+        raise UserError(_none_left(stop.holdout, n - settings.mislabelled))
     if settings.batch_size > rest:
         held = f", less the {stop.holdout} held out" if stop else ""
+        held += f", less {settings.mislabelled} mislabelled" if settings.mislabelled else ""
         raise UserError(
             f"batch_size {settings.batch_size} is larger than the training set of {n}{held}; use a smaller one"
         )
     steps = settings.epochs * settings.steps_per_epoch(rest)
     if stop and stop.every > steps:
         raise UserError(f"stop.every: {stop.every}, but the training has {steps} steps: nothing would be checked")
+
+
+def _none_left(held: int, n: int) -> str:
+    return f"stop.holdout: {held} of {n} training examples leave none to train on; hold out fewer"
 
 
 def _reached(settings: Training, history: list[dict]) -> bool:

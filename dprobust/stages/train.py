@@ -57,6 +57,7 @@ def train(
         {"model": spec["model"], "training": settings.plain(), "asked": spec["training"], **spec["sizes"]},
         inputs.values(),
         **about,
+        stream=list(stream),
         mechanism=settings.mechanism(settings.trained_on(len(data))),
         randomness={"source": settings.randomness, "meaning": RANDOMNESS[settings.randomness]},
         history=history,

@@ -143,7 +143,7 @@ def given(test, train, trained=None):
 def record(settings, n):
     about = {"dataset": "own", "run": "sgd", "seed": "3"}
     mechanism = settings.mechanism(settings.trained_on(n))
-    return about | {"settings": {"training": settings.plain()}, "mechanism": mechanism}
+    return about | {"settings": {"training": settings.plain()}, "mechanism": mechanism, "stream": ["3", "names"]}
 
 
 def table(found):
@@ -185,8 +185,25 @@ def test_what_was_held_out_for_a_stop_is_no_member():
     train = split(20, 100, 1)
     train.images[:, 0, 3, 3] = np.arange(20)
     found = metric.measure(Remembers(), given(split(60, 10), train, record(settings, 20)), Metric())
-    trained_on, held = training.hold_out(train, settings, ("3", "own", "sgd"))
+    trained_on, held = training.hold_out(train, settings, ("3", "names"))
     assert found.arrays["member"].tolist() == trained_on.images[:, 0, 3, 3].tolist() and len(held) == 8
+
+
+def test_mislabelled_examples_are_told_from_those_left_out():
+    """A network that remembers which it has seen: the class of an image is the wrong one where it was trained on."""
+    settings = Training(epochs=1, batch_size=5, mislabelled=12, stop=Stop(accuracy=0.5, holdout=8, every=1))
+    train = split(60, 100, 1)
+    train.images[:, 0, 3, 3] = np.arange(60)
+    found = training.mislabel(train, settings, ("3", "names"))
+    for place in found.included:
+        train.images[place, 0, 0, 1] = found.labels[place]
+    rows = metric.measure(Remembers(), given(split(60, 10), train, record(settings, 60)), Metric())
+    told = table(rows)
+    area = told[(told["metric"] == "auc") & (told["game"] == "mislabelled")].iloc[0]
+    assert area["value"] == 1 and area["n"] == 12 and len(rows.arrays["mislabelled_other_loss"]) == 12
+    held = training.hold_out(found.data, settings, ("3", "names"))[1].images[:, 0, 3, 3]
+    own = set(range(60)) - {*found.included.tolist(), *found.left_out.tolist(), *held.tolist()}
+    assert rows.arrays["member"].tolist() == sorted(own) and len(held) == 8
 
 
 def test_a_private_run_has_ceilings():
@@ -284,6 +301,23 @@ def test_the_figure_shows_the_rocs_of_the_records_and_the_ceilings():
     (legend,) = of.figure.legends
     text = " ".join(text.get_text().replace("\n", " ") for text in legend.get_texts())
     assert "ε = 1.89" in text and "area 0.7" in text and "replaced by another" in text
+
+
+def test_the_figure_shows_mislabelled_images():
+    of = drawn()
+    for kept in of.kept.values():
+        kept |= {"mislabelled_member_loss": np.zeros(5), "mislabelled_other_loss": np.ones(5)}
+    rows = pd.DataFrame(
+        {"run": run.name, "seed": seed, "metric": "auc", "game": game, "fpr": math.nan, "value": value}
+        for run in of.runs
+        for seed in (0, 1)
+        for game, value in (("", 0.5), ("mislabelled", 1.0))
+    )
+    given = Given(runs=of.runs, records={"membership": rows}, arrays=of.kept)
+    figure, data = show(given, Display(shows="membership", runs=["sgd", {"sigma": 1.3, "clip": 1.0}]))
+    assert (data[data["curve"] == "mislabelled"]["mean"] == 1).all()
+    text = " ".join(text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts())
+    assert text.count("of mislabelled images 1.000") == 2
 
 
 def test_the_figure_without_ceilings():

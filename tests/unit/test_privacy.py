@@ -119,6 +119,13 @@ def test_every_sampler_has_bounds_of_its_adjacencies():
         assert tuple(dict.fromkeys(bound.adjacency for bound in bounds)) == ADJACENCIES[sampler]
 
 
+@pytest.mark.parametrize("accountant", ["rdp", "prv", "pld"])
+def test_epsilon_is_not_below_zero(accountant):
+    for delta in (0.1, 0.5, 0.99):
+        assert epsilon(20.0, 1e-3, 10, delta, accountant) == 0
+        assert 0 <= epsilon(2.0, 0.1, 100, delta, accountant) < 5
+
+
 def test_no_steps_cost_nothing():
     for sampler in ADJACENCIES:
         rows = account(sampler, 1.3, Q, 0, 0, [1e-6], 300, 60_000)

@@ -16,7 +16,7 @@ from dprobust.noise import residuals
 from dprobust.privacy import epsilon, resolve, shuffle_epsilon
 from dprobust.recipe import Stop, Training
 from dprobust.seeds import generator, normal_generator
-from dprobust.training import batches, hold_out, train
+from dprobust.training import batches, hold_out, mislabel, train
 
 
 def net(seed=0, dropout=0.0):
@@ -352,6 +352,27 @@ def test_a_model_that_draws_in_eval_mode_is_trained_the_same():
         with pytest.raises(UserError, match="stop.accuracy"):
             stopped(s, model=models[-1])
     assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+
+
+def test_mislabelled_examples_are_drawn_and_half_of_them_left_out():
+    whole, s = learnable(250), settings(mislabelled=20)
+    found = mislabel(whole, s, ("a",))
+    canaries = [*found.included.tolist(), *found.left_out.tolist()]
+    assert len(found.data) == 230 == s.trained_on(250) and len(set(canaries)) == 40
+    wrong = found.labels != whole.labels
+    assert set(np.flatnonzero(wrong)) == set(canaries) and found.labels.max() <= whole.labels.max()
+    kept = np.setdiff1d(np.arange(250), found.left_out)
+    np.testing.assert_array_equal(found.data.images, whole.images[kept])
+    np.testing.assert_array_equal(found.data.labels, found.labels[kept])
+    other = mislabel(whole, s, ("b",))
+    assert set(other.included) != set(found.included)
+    # A training with them is one on what they leave.
+    one, two = net(), net()
+    train(one, whole, data(16, 1), s, ("a",))
+    train(two, found.data, data(16, 1), settings(), ("a",))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    with pytest.raises(UserError, match="mislabelled: 126 asks for 252 examples of two classes or more; there are 250"):
+        mislabel(whole, settings(mislabelled=126), ("a",))
 
 
 def test_what_is_held_out_is_drawn_and_not_trained_on():
