@@ -27,7 +27,7 @@ from dprobust.clipping import coefficients
 from dprobust.errors import UserError
 from dprobust.models.networks import Normalize, unit
 from dprobust.noise import Noise, grid_top
-from dprobust.recipe import Training
+from dprobust.recipe import ALIKE, Training
 from dprobust.samplers import batches
 from dprobust.seeds import generator
 from dprobust.training import check_size, identity
@@ -35,8 +35,6 @@ from dprobust.training import check_size, identity
 logger = logging.getLogger(__name__)
 
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.MaxPool2d, nn.AvgPool2d, Normalize)
-ALIKE = ("epochs", "batch_size", "sampling", "batch_cap", "clip_function")
-"""Settings in which trainings side by side must agree: the shape of a step, and what is computed in it."""
 TEST_BATCH = 250
 
 
@@ -49,13 +47,7 @@ def why_not(model: nn.Module, settings: Training) -> str | None:
             return f"there is no rule with a model axis for {name} ({type(layer).__name__})"
     if any(not p.requires_grad for p in model.parameters()):
         return "the network has frozen parameters"
-    if settings.randomness == "secret":
-        return "its randomness is secret"
-    asked = {"stop": settings.stop, "augment": settings.augment, "mislabelled": settings.mislabelled}
-    asked["precision"] = settings.precision != "float32"
-    if told := [name for name, value in asked.items() if value]:
-        return f"it sets {', '.join(told)}"
-    return None
+    return f"it sets {settings.alone}" if settings.alone else None
 
 
 def _known(layer: nn.Module) -> bool:
@@ -271,7 +263,7 @@ def train_together(
         models: networks of one shape, on one device (`why_not`).
         data: training examples, the same for all.
         test: examples for the accuracy after each epoch.
-        settings: of each; they may differ in all but `ALIKE`.
+        settings: of each; they may differ in all but `dprobust.recipe.ALIKE`.
         streams: names of the random streams of each.
         checkpoint: file for the state of all after each epoch, as for `train`.
         code: fingerprint of the code.

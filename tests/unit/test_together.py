@@ -188,7 +188,7 @@ def test_poisson_batches_are_never_cut(monkeypatch):
         (nn.Sequential(nn.Conv2d(2, 2, 3, groups=2)), {}, "for 0 .Conv2d"),
         (nn.Linear(2, 2), {}, "is a Linear, not a plain sequence"),
         (SHAPES["head"]().requires_grad_(False), {}, "frozen"),
-        (SHAPES["head"](), {"randomness": "secret"}, "secret"),
+        (SHAPES["head"](), {"randomness": "secret"}, "sets randomness"),
         (SHAPES["head"](), {"augment": ["flip"]}, "sets augment"),
     ],
     ids=range(6),
