@@ -1,11 +1,12 @@
 """Audit of a DP training in one run: a lower bound on epsilon, and tests of clipping, noise and sampling.
 
-Canaries are examples whose clipped gradient is known beforehand: C (or nearly) along a direction of its own. A coin decides
-for each whether it is in the training set or replaced by an example without gradient. `train_canaries` runs them through
-`dprobust.training.train` like any examples, with the sampler, engine, noise and update of a run. The parameters that
-come out tell, along a canary's direction, how often it was drawn, plus noise; and along the direction beside it, noise
-alone. From the first, guesses of the coins bound epsilon from below (Steinke, Nasr, Jagielski 2023, "Privacy Auditing
-with One (1) Training Run"). Both together show whether what is added is what the accountant was told (`checks`).
+Canaries are examples whose clipped gradient is known beforehand: C (or nearly) along a direction of its own. A coin
+decides for each whether it is in the training set or replaced by an example without gradient. `train_canaries` runs
+them through `dprobust.training.train` like any examples, with the sampler, engine, noise and update of a run. The
+parameters that come out tell, along a canary's direction, how often it was drawn, plus noise; and along the direction
+beside it, noise alone. From the first, guesses of the coins bound epsilon from below (Steinke, Nasr, Jagielski 2023,
+"Privacy Auditing with One (1) Training Run"). Both together show whether what is added is what the accountant was told
+(`checks`).
 
 A private model is never far from chance, so the lower bound is near 0 where privacy is strong, however good the
 implementation: it finds gross faults. `checks` is far sharper.
