@@ -1,11 +1,12 @@
 """Audit of a DP training in one run: a lower bound on epsilon, and tests of clipping, noise and sampling.
 
-Canaries are examples whose clipped gradient is known beforehand: C along a direction of its own. A coin decides for
-each whether it is in the training set or replaced by an example without gradient. `train_canaries` runs them through
-`dprobust.training.train` like any examples, with the sampler, engine, noise and update of a run. The parameters that
-come out tell, along a canary's direction, how often it was drawn, plus noise; and along the direction beside it, noise
-alone. From the first, guesses of the coins bound epsilon from below (Steinke, Nasr, Jagielski 2023, "Privacy Auditing
-with One (1) Training Run"). Both together show whether what is added is what the accountant was told (`checks`).
+Canaries are examples whose clipped gradient is known beforehand: C (or nearly) along a direction of its own. A coin
+decides for each whether it is in the training set or replaced by an example without gradient. `train_canaries` runs
+them through `dprobust.training.train` like any examples, with the sampler, engine, noise and update of a run. The
+parameters that come out tell, along a canary's direction, how often it was drawn, plus noise; and along the direction
+beside it, noise alone. From the first, guesses of the coins bound epsilon from below (Steinke, Nasr, Jagielski 2023,
+"Privacy Auditing with One (1) Training Run"). Both together show whether what is added is what the accountant was told
+(`checks`).
 
 A private model is never far from chance, so the lower bound is near 0 where privacy is strong, however good the
 implementation: it finds gross faults. `checks` is far sharper.
@@ -25,6 +26,7 @@ from scipy import optimize, special, stats
 from torch import Tensor, nn
 
 from dprobust.arrays import Split
+from dprobust.clipping import GAMMA
 from dprobust.recipe import Training
 from dprobust.seeds import generator
 from dprobust.training import train
@@ -144,6 +146,14 @@ class Canaries:
         return self.settings.batch_size / len(self.included)
 
     @property
+    def length(self) -> float:
+        """The norm of a canary's clipped gradient in units of C: 1, less by the clip function automatic."""
+        if self.settings.clip_function == "abadi":
+            return 1.0
+        norm = FACTOR * self.settings.clip / math.sqrt(2)
+        return norm / (norm + GAMMA)
+
+    @property
     def noise_std(self) -> float:
         """What the standard deviation of the noise in the scores should be."""
         return self.settings.noise_multiplier * math.sqrt(np.square(self.weights).sum())
@@ -156,7 +166,7 @@ def scaled(settings: Training, n: int, canaries: int) -> tuple[Training, int]:
     """
     batch = -(-canaries * settings.batch_size // n)  # rounded up
     examples = batch * n // settings.batch_size
-    settings = settings.model_copy(update={"batch_size": batch, "augment": []})
+    settings = settings.model_copy(update={"batch_size": batch, "augment": [], "mislabelled": 0})
     weights = influence(settings.model_copy(update={"lr": 1.0, "weight_decay": 0.0}), examples)
     mean, std = _drawn(weights, batch / examples)
     farthest = mean + 6 * (std + settings.noise_multiplier * math.sqrt(np.square(weights).sum()))
@@ -201,7 +211,8 @@ def train_canaries(
     """Train on canaries as a run trains on its `n` examples: at its sampling rate, C and sigma, for as many steps.
 
     The learning rate is scaled down, so that the canaries' gradients do not change: parameters only rescale by it. Each
-    gradient is about 70 C long before clipping. Images are not augmented: a canary is none.
+    gradient is about 70 C long before clipping. Images are not augmented, nor given wrong
+    classes: a canary is none.
 
     Args:
         settings: with clipping and noise, `epsilon` turned into sigma.
@@ -272,7 +283,7 @@ def best_guesses(canaries: Canaries, delta: float = 0.0) -> int:
     normal.
     """
     m = len(canaries.included)
-    mean, drawn = _drawn(canaries.weights, canaries.rate)
+    mean, drawn = _drawn(canaries.length * canaries.weights, canaries.rate)
     out, spread = canaries.noise_std, math.hypot(drawn, canaries.noise_std)
 
     def quantile(share: float) -> float:
@@ -332,7 +343,7 @@ def checks(canaries: Canaries) -> list[Check]:
         told.append(Check("noise shared", most, float(p)))
     if canaries.included.any():
         score = canaries.score[canaries.included]
-        mean, drawn = _drawn(canaries.weights, canaries.rate)
+        mean, drawn = _drawn(canaries.length * canaries.weights, canaries.rate)
         z = (score.mean() - mean) / math.hypot(drawn, std) * math.sqrt(len(score))
         told.append(Check("gradient", float(score.mean() / mean), float(2 * stats.norm.sf(abs(z)))))
         if canaries.settings.sampling == "poisson" and len(score) > 1:
@@ -350,7 +361,8 @@ def _noise(name: str, values: np.ndarray) -> Check:
 def _sampling(canaries: Canaries, score: np.ndarray, variance: float) -> Check:
     """Whether the scores of the included canaries vary as with Poisson sampling."""
     ratio, n, spread = score.var(ddof=1) / variance, len(score), canaries.rate * (1 - canaries.rate)
-    fourth = spread * (1 - 6 * spread) * (canaries.weights**4).sum() / variance**2  # excess kurtosis
+    weights = canaries.length * canaries.weights
+    fourth = spread * (1 - 6 * spread) * (weights**4).sum() / variance**2  # excess kurtosis
     degrees = 2 / (fourth / n + 2 / (n - 1))  # a chi-squared with the mean and the variance of the ratio
     ends = stats.chi2.cdf(ratio * degrees, degrees), stats.chi2.sf(ratio * degrees, degrees)
     return Check("sampling", float(ratio), min(1.0, 2 * float(min(ends))))

@@ -47,7 +47,8 @@ class PrivateTraining:
     what is private already, and costs nothing: DP-Adam is DP-SGD with `torch.optim.Adam`.
 
     Args:
-        model: any module whose row i of outputs is a function of example i alone; it stays on its device, in its mode.
+        model: any module whose row i of outputs is a function of example i alone; it stays on its device, and
+            is in training mode when a step is made.
         optimizer: of all parameters of the model that require a gradient and no others. Schedulers may be used with it.
         examples: number of training examples N, a public constant.
         batch_size: b, of `poisson` its expectation. An epoch has floor(N / b) steps.
@@ -116,6 +117,7 @@ class PrivateTraining:
         told = [seed, json.dumps(self.settings.plain()), examples, model, optimizer, checkpoints.digest(_state(model))]
         self._begin("" if self._secret else hashlib.sha256("\n".join(map(str, told)).encode()).hexdigest()[:32])
         self._drawn: Tensor | None = None
+        self._loop: object | None = None
 
     def _begin(self, stream: str) -> None:
         """Take noise and batches from a stream: two trainings that differ in anything share neither."""
@@ -146,9 +148,10 @@ class PrivateTraining:
         """The batches that are left, each the indices of its examples, int64 on the CPU; some may be empty.
 
         `step` is to be called once with the examples of each, of an empty one, too: that a batch was empty must not
-        show.
+        show. A loop that was left can be begun again and goes on; the one before gives no more batches then.
         """
         self._used()
+        self._loop = loop = object()
         while len(self) > 0:
             done = self.steps % self.steps_per_epoch
             if done == 0:
@@ -161,6 +164,8 @@ class PrivateTraining:
                 self._drawn = batch
                 yield batch
                 self._used()
+                if self._loop is not loop:  # it would give batches that are already used, and too many
+                    raise RuntimeError("another loop over this training has begun, which gives the batches now")
 
     def _used(self) -> None:
         if self._drawn is not None:
@@ -175,11 +180,13 @@ class PrivateTraining:
             y: targets (n, ...), likewise.
 
         Raises:
-            RuntimeError: there is no batch that was not used yet.
+            RuntimeError: there is no batch that was not used yet, or the model is in evaluation mode.
             ValueError: not as many examples as the batch has, or a model or loss without per-example gradients.
         """
         if self._drawn is None:
             raise RuntimeError("there is no batch to make a step on: call step once for each batch of the loop")
+        if not self.model.training:
+            raise RuntimeError("the model is in evaluation mode, perhaps since a check: call model.train() first")
         pieces = list(self._pieces(x, y))
         if (n := sum(len(inputs) for inputs, _ in pieces)) != len(self._drawn):
             raise ValueError(f"the batch has {len(self._drawn)} examples, not {n}: a step is on all of them")

@@ -65,8 +65,7 @@ class Noise:
         parts = drawn.split([value.numel() for value in sums.values()])
         for part, value in zip(parts, sums.values(), strict=True):
             part.view(value.shape).add_(value)
-        # Above this number the spacing of float64 is that of the grid.
-        top = 1.5 * 2.0**52 * GRID * 2.0 ** math.floor(math.log2(self.std))
+        top = grid_top(self.std)
         drawn.add_(top).sub_(top)
         rounded = {dtype: drawn.to(dtype, copy=True) for dtype in {value.dtype for value in sums.values()}}
         noisy, start = {}, 0
@@ -74,6 +73,12 @@ class Noise:
             noisy[name] = rounded[value.dtype][start : start + value.numel()].view(value.shape)
             start += value.numel()
         return noisy
+
+
+def grid_top(std: float) -> float:
+    """Number that rounds a float64 to the grid of noise when it is added and subtracted again: above it the spacing of
+    float64 is that of the grid."""
+    return 1.5 * 2.0**52 * GRID * 2.0 ** math.floor(math.log2(std))
 
 
 class Observed(NamedTuple):

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dprobust import sources
 from dprobust.files import sha256
 from dprobust.fingerprint import fingerprint
 from dprobust.models.settings import code
+from dprobust.recipe import ALIKE
 from dprobust.runs import ALGORITHMS, Run
 from dprobust.schema import SECTIONS, ConfigError
 from dprobust.showing import FORMATS
@@ -215,8 +216,33 @@ class Plan:
             "sizes": {split: getattr(entry, f"{split}_size") for split in ("train", "test")},
             "unofficial": self.study.unofficial(dataset),
             "device": self.study.settings.device,
-            "code": self.code("train", *self._architecture(chosen.model), *solved),
+            **({"together": True} if self._side_by_side(chosen) else {}),
+            "code": self.code(
+                "train_together" if self._side_by_side(chosen) else "train", *self._architecture(chosen.model), *solved
+            ),
         }
+
+    def _side_by_side(self, run: Run) -> bool:
+        """Whether a run is trained in a job with others: what a step is made of has rules with a model axis only for
+        the package's own networks."""
+        return self.study.settings.together > 1 and not run.training.alone and ":" not in run.model["name"]
+
+    @cached_property
+    def together(self) -> list[list[tuple[str, str, int]]]:
+        """The trainings that share a job, as (dataset, run, seed), at most `together` in each."""
+        shapes: dict[str, list[tuple[str, str, int]]] = {}
+        for dataset in self.study.datasets:
+            for name, run in self.study.trained(dataset).items():
+                if self._side_by_side(run):
+                    alike = [getattr(run.training, setting) for setting in ALIKE]
+                    shape = key({"dataset": dataset, "model": run.model, "alike": alike})
+                    shapes.setdefault(shape, []).extend((dataset, name, seed) for seed in self.study.seeds)
+        size = self.study.settings.together
+        return [group[i : i + size] for group in shapes.values() for i in range(0, len(group), size)]
+
+    def of_each(self, pattern: str, group: Iterable[tuple[str, str, int]]) -> list[str]:
+        """The files of a pattern of some trainings, in their order."""
+        return [self.files(pattern, dataset=dataset, run=run, seed=seed)[0] for dataset, run, seed in group]
 
     def account(self, dataset: str, run: str) -> Spec:
         """Accounting for the privacy of a run."""

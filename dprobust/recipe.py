@@ -27,6 +27,10 @@ ClipFunction = Literal["abadi", "automatic"]
 """Keys of `dprobust.clipping.CLIP_FUNCTIONS`."""
 
 
+ALIKE = ("epochs", "batch_size", "sampling", "batch_cap", "clip_function")
+"""Settings in which trainings side by side must agree (`dprobust.together`): the shape of a step, and what it does."""
+
+
 class Stop(Settings):
     """Stop where an accuracy is reached on examples held out of the training set (never on test images)."""
 
@@ -190,6 +194,13 @@ class Training(Common):
         if self.epsilon is not None:  # else it would be trained without noise
             raise ValueError("epsilon is not turned into sigma yet: dprobust.privacy.resolve does so")
         return self.sigma or 0.0
+
+    @property
+    def alone(self) -> str:
+        """Settings by which it cannot be one of several trainings side by side, in words; empty if it can."""
+        asked = {"stop": self.stop, "augment": self.augment, "mislabelled": self.mislabelled}
+        asked |= {"precision": self.precision != "float32", "randomness": self.randomness == "secret"}
+        return ", ".join(name for name, value in asked.items() if value)
 
     def trained_on(self, n: int) -> int:
         """How many of `n` training examples are trained on: all but the mislabelled ones that are left out and those

@@ -97,6 +97,9 @@ class StudyBase(Settings):
     """Every run is trained and measured once a seed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train and measure; auto takes a CUDA GPU if there is one."""
+    together: Count = 1
+    """Train up to so many runs of one shape (seeds, sigma, C, learning rate) side by side in one job, which keeps a GPU
+    busy. Each ends as it does alone up to round-off. 1 - every training is a job of its own."""
     only: Annotated[list[Name], MinLen(1), Unique] | None = None
     """The figures, tables and pages of this study by name, all others left out; null means all. For an overlay that
     wants few of those of config.yaml."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-UNDEFINING = ("device", "code", "unofficial")
+UNDEFINING = ("device", "code", "unofficial", "together")
 """What a specification holds that is no part of what a training is: where it runs, how it is programmed, what its
 record is labelled with."""
 

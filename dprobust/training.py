@@ -104,8 +104,8 @@ def train(
 
     if checkpoint:
         splits = {"data": data, "test": test} | ({"holdout": holdout} if stop else {})
-        identity = _identity(settings, stream, code, model, splits, device)
-        if saved := checkpoints.load(checkpoint, identity):
+        own = identity(settings, stream, code, model, splits, device)
+        if saved := checkpoints.load(checkpoint, own):
             tensors, history = saved[0], saved[1]["history"]
             for name, value in state.items():
                 value.copy_(tensors[name])
@@ -155,7 +155,7 @@ def train(
             )
         if checkpoint:
             random = {f"generator.{name}": g.get_state() for name, g in streams.items()}
-            checkpoints.save(checkpoint, state | random, {"history": history}, identity)
+            checkpoints.save(checkpoint, state | random, {"history": history}, own)
         left = (time.monotonic() - started) / (epoch - first) * (settings.epochs - epoch)
         logger.info(
             "epoch %d of %d: test accuracy %.2f %%, %.1f min left",
@@ -331,7 +331,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return {f"model.{name}": value.detach() for name, value in named}
 
 
-def _identity(
+def identity(
     settings: Training, stream: tuple, code: str, model: nn.Module, splits: dict[str, Split], device: torch.device
 ) -> str:
     """Everything that what is trained depends on, as text. The model's state must be the one before training."""

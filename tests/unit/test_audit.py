@@ -196,6 +196,18 @@ def test_an_honest_training_shows_no_fault(changes):
         assert bound < epsilon(s.noise_multiplier, found.rate, len(found.weights), 1e-5)
 
 
+@pytest.mark.parametrize(
+    "changes", [{"clip_function": "automatic", "clip": 1e-3}, {"mislabelled": 100}], ids=["automatic", "mislabelled"]
+)
+def test_canaries_are_what_the_settings_of_a_run_make_of_them(changes):
+    settings = PRIVATE.model_copy(update={"sigma": 1e-3, "sampling": "shuffle", "epochs": 3} | changes)
+    found = audited(settings)
+    norm = 100 * settings.clip / math.sqrt(2)
+    clipped = norm / (norm + 0.01) if settings.clip_function == "automatic" else 1.0
+    assert found.score[found.included] == pytest.approx(3 * clipped, rel=0.02)
+    assert [check for check in checks(found) if check.name == "gradient"][0].ratio == pytest.approx(1, abs=0.01)
+
+
 def test_a_bound_that_tells_something():
     found = audited(PRIVATE.model_copy(update={"sigma": 0.5, "batch_size": 6400, "epochs": 10}), n=6400)
     k, m = best_guesses(found), len(found.included)

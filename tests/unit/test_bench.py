@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from benchmarks import __main__, attacks, curvature, harness, render, steps
+from benchmarks import __main__, attacks, curvature, gpu, harness, render, steps
 from benchmarks.harness import Row, Spread, Table, Target, WrongContestant
 from dprobust.attacks import Budget
 from dprobust.models import networks as models
@@ -100,3 +100,12 @@ def test_each_table_on_little(table, lenet):
     if made.reference:
         (reference,) = [row for row in made.rows if row.name == made.reference]
         assert reference.ratio == Spread(1, 1, 1)
+
+
+def test_models_side_by_side_are_timed_where_there_is_a_gpu(capsys):
+    if not torch.cuda.is_available():
+        assert list(gpu.tables(quick=True)) == []
+        assert "not measured: there is no CUDA device" in capsys.readouterr().out
+    table = gpu.steps(torch.device("cpu"), (1, 2), inner=1, rounds=1, size=600)
+    assert [row.name for row in table.rows] == [gpu.ALONE, "1 side by side", "2 side by side"]
+    assert all(row.value.median > 0 for row in table.rows) and table.targets[0].value.median > 0

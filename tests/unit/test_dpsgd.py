@@ -258,6 +258,33 @@ def test_batches_are_used_once_and_all(data):
         next(iter(training))
 
 
+@pytest.mark.parametrize("seed", [None, 7], ids=["secret", "seed"])
+def test_two_loops_share_the_batches_of_an_epoch(seed, data):
+    training = private(network(), sampling="balls_in_bins", epochs=1, seed=seed)
+    first, drawn = iter(training), []
+    for loop in (first, second := iter(training)):
+        drawn.append(next(loop))
+        training.step(data[0][drawn[-1]], data[1][drawn[-1]])
+    with pytest.raises(RuntimeError, match="another loop over this training has begun"):
+        next(first)
+    for batch in second:
+        drawn.append(batch)
+        training.step(data[0][batch], data[1][batch])
+    assert training.steps == N // B
+    assert torch.cat(drawn).sort().values.equal(torch.arange(N))  # each example once
+
+
+def test_a_step_in_evaluation_mode_is_refused(data):
+    training = private(network())
+    batch = next(iter(training))
+    training.model.eval()
+    with pytest.raises(RuntimeError, match="the model is in evaluation mode"):
+        training.step(data[0][batch], data[1][batch])
+    training.model.train()
+    training.step(data[0][batch], data[1][batch])  # the batch was not lost
+    assert training.steps == 1
+
+
 def test_a_step_that_failed_can_be_made_again(data):
     training, calm = private(network()), private(network())
     engine = training._engine

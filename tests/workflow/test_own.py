@@ -1,5 +1,6 @@
 """What is added without editing the repository, or by one folder."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -161,3 +162,24 @@ def test_as_a_module_of_another_workflow(ready):
     assert table["eps"].min() == 0 and table["mean"].notna().all()
     again = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=True)
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_trainings_side_by_side(ready):
+    """One job for all trainings of a shape, with the files that each has alone; then nothing is left to be done."""
+    overlay = ready.overlay(together=3, only=["fig2"])
+    config = (ROOT / "presets" / "smoke.yaml", overlay)
+    planned = ready.planned(config=config)
+    assert {"train_together_0", "train_together_1"} <= planned.keys() and "train" not in planned
+    ready.run("models", config=config)
+    models = ready.folder / "results" / "smoke" / "models" / "mnist"
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(models.glob("*/*/train.json"))]
+    assert [(record["run"], record["seed"], record["together"]) for record in records] == [
+        ("dpsgd_sigma=1.3_clip=1.0", "0", 2),
+        ("dpsgd_sigma=1.3_clip=1.0", "1", 2),
+        ("sgd", "0", 2),
+        ("sgd", "1", 2),
+    ]
+    assert len(list(models.glob("*/*/*.safetensors"))) == 4
+    assert not {"train", "train_together_0", "train_together_1"} & ready.planned(config=config).keys()
+    # Alone again, they are other jobs.
+    assert ready.planned("models")["train"] > 0

@@ -72,6 +72,39 @@ rule train:
         "../scripts/train.py"
 
 
+for number, group in enumerate(plan.together):
+    name = f"train_together_{number}"
+
+    rule:
+        name:
+            name
+        input:
+            **plan.training_inputs(*group[0][:2]),
+        output:
+            models=plan.of_each(paths.MODEL, group),
+            records=plan.of_each(paths.TRAINED, group),
+        log:
+            f"results/{study.name}/logs/{name}.log",
+        benchmark:
+            f"results/{study.name}/benchmarks/train/{name}.tsv"
+        conda:
+            "../../envs/torch.yaml"
+        threads: 1
+        resources:
+            mem_mb=3000 + 500 * len(group),
+            runtime=240,
+            gpu=1,
+        params:
+            spec=[told(plan.train, dataset, run) for dataset, run, _ in group],
+            trainings=group,
+        message:
+            f"Training {len(group)} runs side by side: {name}"
+        script:
+            "../scripts/train_together.py"
+
+    workflow.ruleorder(name, "train")
+
+
 rule account:
     input:
         trained=lambda wildcards: plan.files(paths.TRAINED, **wildcards, seed=study.seeds),

@@ -34,7 +34,7 @@ def job(snakemake: Any) -> Iterator[SimpleNamespace]:
             yield SimpleNamespace(
                 spec=snakemake.params.spec,
                 inputs={name: _paths(value) for name, value in snakemake.input.items()},
-                outputs={name: Path(value) for name, value in snakemake.output.items()},
+                outputs={name: _paths(value) for name, value in snakemake.output.items()},
                 about=dict(snakemake.wildcards.items()),
             )
         except (UserError, OSError) as error:
