@@ -41,19 +41,9 @@ def _margins(blocks: list, image: Tensor, label: int, eps: float) -> Tensor:
     # 1e-6: a float32 image may lie outside its ball by the last bits (`dprobust.attacks.balls.ROUND_OFF`).
     reach = eps + 1e-6 if eps else 0.0
     bounds = Image(blocks, (image - reach).clamp(0, 1), (image + reach).clamp(0, 1))
-    for i, block in enumerate(blocks[:-1]):
-        low, high = bounds.interval(i)
-        if i:  # of the first block intervals are exact
-            base = block.maximum.value(low[None])[0]
-            open_ = (low < 0) & (high > 0) if block.maximum.floor else high > base.amin()
-            places = open_.flatten().nonzero()[:, 0]
-            for part in places.split(256):
-                unit = torch.zeros(len(part), low.numel(), dtype=low.dtype)
-                unit[torch.arange(len(part)), part] = 1
-                unit = unit.view(-1, *low.shape)
-                low.view(-1)[part] = torch.maximum(low.view(-1)[part], bounds.lower(i, unit))
-                high.view(-1)[part] = torch.minimum(high.view(-1)[part], -bounds.lower(i, -unit))
-        bounds.relax(i, low, high)
+    for _ in blocks[:-1]:
+        bounds.relax()
+    bounds.enter()
     count = blocks[-1].shape[0]
     unit = torch.eye(count, dtype=torch.float64)
     differences = (unit[label] - unit)[:, :, None, None]
