@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-STEPS = 30
+STEPS, FIRST, LAST = 30, 0.3, 0.003
+"""Subgradient steps, and the lengths of the first and of the last."""
 
 
 def slopes(vectors: Tensor, middles: Tensor, lows: Tensor, highs: Tensor, floor: bool, steps: int = STEPS) -> Tensor:
@@ -14,46 +15,38 @@ def slopes(vectors: Tensor, middles: Tensor, lows: Tensor, highs: Tensor, floor:
     (M, K); the remainder is what its bounds lows and highs (M, K) leave. What is found is a choice: whether it bounds
     is not asked here.
     """
-    v, m = vectors.float(), middles.float()
-    gap = ((highs - lows).float() / 2 - v.abs().sum(2)).clamp_min(0)
-    count = v.shape[1]
-    eye = torch.eye(count)
+    v, m, low, high = (t.float() for t in (vectors, middles, lows, highs))
+    gap = ((high - low) / 2 - v.abs().sum(2)).clamp_min(0)
+    each = torch.eye(v.shape[1])
+    base, all_v, all_m = low.amax(1), v, m
     if floor:
-        eye = torch.cat([eye, torch.zeros(1, count)])
-        v_all = torch.cat([v, torch.zeros_like(v[:, :1])], 1)
-        m_all = torch.cat([m, torch.zeros_like(m[:, :1])], 1)
-    else:
-        v_all, m_all = v, m
+        each = torch.cat([each, torch.zeros_like(each[:1])])
+        all_v, all_m = torch.cat([v, torch.zeros_like(v[:, :1])], 1), torch.cat([m, torch.zeros_like(m[:, :1])], 1)
+        base = base.clamp_min(0)
+    rows = torch.arange(len(v))
 
     def height(slope: Tensor) -> tuple[Tensor, Tensor]:
-        s, at = torch.einsum("mk,mkf->mf", slope, v), (slope * m).sum(1)
-        e = v_all - s[:, None]
-        left = eye - slope[:, None]
-        sup = m_all - at[:, None] + e.abs().sum(2) + (left.abs() * gap[:, None]).sum(2)
-        worst, i = sup.max(1)
-        rows = torch.arange(len(v))
-        gradient = -torch.einsum("mf,mkf->mk", e[rows, i].sign(), v) - left[rows, i].sign() * gap
-        return at + worst, gradient
+        """Of the bound in the middle of the box (M,), and a subgradient (M, K)."""
+        rest, left = all_v - torch.einsum("mk,mkf->mf", slope, v)[:, None], each - slope[:, None]
+        supremum = all_m + rest.abs().sum(2) + (left.abs() * gap[:, None]).sum(2)
+        value, i = supremum.max(1)  # sum_j lambda_j middles_j cancels
+        return value, -torch.einsum("mf,mkf->mk", rest[rows, i].sign(), v) - left[rows, i].sign() * gap
 
-    low, high = lows.float(), highs.float()
-    base = low.amax(1).clamp_min(0) if floor else low.amax(1)
     chord = ((high - base[:, None]) / (high - low).clamp_min(1e-20)).clamp(0, 1)
-    best = torch.zeros_like(m).scatter_(1, m.argmax(1, keepdim=True), 1.0)
-    share = chord / chord.sum(1, keepdim=True).clamp_min(1)
-    starts = [chord * best, share, torch.zeros_like(m)]
+    one = torch.zeros_like(m).scatter_(1, m.argmax(1, keepdim=True), 1.0)
+    starts = [chord * one, chord / chord.sum(1, keepdim=True).clamp_min(1), torch.zeros_like(m)]
+    value, gradient = height(starts[0])
     slope = starts[0]
-    least, gradient = height(slope)
     for start in starts[1:]:
-        value, g = height(start)
-        better = value < least
-        slope, gradient = (torch.where(better[:, None], a, b) for a, b in ((start, slope), (g, gradient)))
-        least = torch.where(better, value, least)
-    kept = slope
+        other, its = height(start)
+        better = other < value
+        value, slope = torch.where(better, other, value), torch.where(better[:, None], start, slope)
+        gradient = torch.where(better[:, None], its, gradient)
+    best = slope
     for step in range(steps):
-        size = 0.3 * 0.01 ** (step / max(steps - 1, 1))
+        size = FIRST * (LAST / FIRST) ** (step / max(steps - 1, 1))
         slope = (slope - size * gradient / gradient.norm(dim=1, keepdim=True).clamp_min(1e-20)).clamp(0, 1)
-        value, gradient = height(slope)
-        better = value < least
-        kept = torch.where(better[:, None], slope, kept)
-        least = torch.where(better, value, least)
-    return kept.double()
+        other, gradient = height(slope)
+        better = other < value
+        value, best = torch.where(better, other, value), torch.where(better[:, None], slope, best)
+    return best.double()
