@@ -4,15 +4,16 @@ For networks of affine layers, ReLU and max-pooling, in a Sequential; `backward`
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dprobust.bounds.backward import Image
 from dprobust.bounds.chain import chain
-from dprobust.inference import check_images, check_size
+from dprobust.inference import check_images, check_size, predict
 
-__all__ = ["certified", "margin_bounds"]
+__all__ = ["certified", "least_margins", "margin_bounds"]
 
 
 @torch.no_grad()
@@ -31,10 +32,35 @@ def margin_bounds(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
 
 def certified(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """bool (N,): every margin of `margin_bounds` but the label's own is above 0, so that no image in the ball, the
-    image itself among them, has a wrong class."""
-    bounds = margin_bounds(model, x, y, eps)
-    return bounds.scatter(1, y.cpu()[:, None], torch.inf).amin(1) > 0
+    """bool (N,): no image in the ball, x itself among them, has a wrong class. Arguments as in `margin_bounds`."""
+    return least_margins(model, x, y, [eps])[0] > 0
+
+
+@torch.no_grad()
+def least_margins(model: nn.Module, x: Tensor, y: Tensor, eps: Sequence[float]) -> Tensor:
+    """Lower bounds (E, N) float64 on the least margin over the other classes, for each of ascending eps.
+
+    What is sought, by bisection, is the largest eps at which an image is certified (its bound is above 0). At a smaller
+    eps the bound of a larger one holds and stands. At one larger than that of a bound of 0 or less none is sought, nor
+    of an image that is wrong as it is: -inf. Other arguments and errors as in `margin_bounds`; ValueError if eps does not ascend.
+    """
+    check_images(model, x, y)
+    for value in eps:
+        check_size("eps", value)
+    if list(eps) != sorted(set(eps)):
+        raise ValueError(f"eps: {list(eps)} does not ascend")
+    blocks = chain(copy.deepcopy(model).cpu().double(), tuple(x.shape[1:]))
+    right = predict(model, x).cpu() == y.cpu()
+    found = torch.full((len(eps), len(x)), -torch.inf, dtype=torch.float64)
+    for n in right.nonzero()[:, 0].tolist():
+        label, first, last = int(y[n]), 0, len(eps)
+        while first < last:  # certified below first, without a certificate from last on
+            middle = (first + last) // 2
+            margins = _margins(blocks, x[n].double().cpu(), label, eps[middle])
+            margins[label] = torch.inf
+            found[first : middle + 1, n] = margins.amin()
+            first, last = (middle + 1, last) if margins.amin() > 0 else (first, middle)
+    return found
 
 
 def _margins(blocks: list, image: Tensor, label: int, eps: float) -> Tensor:

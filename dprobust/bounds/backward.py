@@ -12,7 +12,6 @@ d is taken off at each block that a bound passes. The bounds' own rounding is of
 enlarged by 2^-10, which covers sums of up to 2^18 terms.
 """
 
-
 from typing import NamedTuple
 
 import torch

@@ -15,7 +15,7 @@ from dprobust import reporting
 from dprobust.plan import Plan
 from dprobust.study import Study
 
-METRICS = ("fgsm", "pgd_iterations", "cross_sections", "distances", "curvature", "audit", "membership")
+METRICS = ("fgsm", "pgd_iterations", "cross_sections", "distances", "curvature", "audit", "membership", "certificates")
 CAPTIONS = [
     *(ROOT / "dprobust" / "metrics" / metric / "caption.rst" for metric in METRICS),
     ROOT / "dprobust" / "displays" / "contact_sheet" / "caption.rst",
@@ -40,6 +40,7 @@ TOLD = {
         "fgsm": {"losses": ["ce", "margin"]},
         "pgd_iterations": {"steps": 40, "losses": ["ce", "margin"]},
         "cross_sections": {"half_width": 10.0},
+        "certificates": {"pgd_steps": 40, "eps": [0.01, 0.02]},
     },
     "trained": "epochs: 50 (SGD), 50 (DP-SGD)",
     "delta": 1e-6,

@@ -1,0 +1,60 @@
+"""Accuracy against eps from both sides: certified below, attacked above."""
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+
+from dprobust.metrics.certificates.display import Display
+from dprobust.showing import Given
+from dprobust.style import GREY, STYLE, colours, head, legend, over_seeds, runs_key
+
+SIDES = {"attacked": ("-", "left by PGD"), "certified": ((0, (5, 1.6)), "certified")}
+"""Side -> line style, and its name in the legend; the upper first."""
+
+
+def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
+    """A band a run between the two means over seeds; bars reach from the smallest to the largest value over seeds.
+
+    Of the records: rows with columns run, seed, eps, value (0 to 1) of the metrics "clean" (eps 0), "certified" and
+    "attacked".
+
+    Returns:
+        The figure, and the numbers in it: run, side ("certified" or "attacked", both of which begin at eps 0 without
+        attack), eps, mean, min, max, seeds.
+    """
+    records = given.records["certificates"]
+    records = records[records["run"].isin([run.name for run in given.runs])]
+    clean = records["metric"] == "clean"
+    parts = [records[clean | (records["metric"] == side)].assign(side=side) for side in SIDES]
+    drawn = over_seeds(pd.concat(parts, ignore_index=True), ["run", "side", "eps"])
+    shade = colours(given.runs)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 4.0), layout="constrained")
+        axes = figure.subplots()
+        for run in given.runs:
+            _band(axes, drawn[drawn["run"] == run.name], shade[run])
+        axes.set(xlim=(0, drawn["eps"].max()), ylim=(-0.02, 1.02), ylabel="accuracy")
+        axes.set_xlabel("eps (largest change of a pixel, pixels in [0, 1])")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        key = runs_key({run: run.label(given.epsilons.get(run.name)) for run in given.runs}, shade)
+        key += [("", None), ("from both sides", None)]
+        key += [(name, Line2D([], [], color=GREY, linestyle=style)) for style, name in SIDES.values()]
+        key += [("not known", Patch(facecolor=GREY, alpha=0.2))]
+        legend(figure, key)
+        head(figure, settings.title, given.note)
+    return figure, drawn
+
+
+def _band(axes: Axes, curves: pd.DataFrame, colour: str) -> None:
+    by_side = {side: curves[curves["side"] == side].sort_values("eps") for side in SIDES}
+    upper, lower = by_side["attacked"], by_side["certified"]
+    axes.fill_between(upper["eps"], lower["mean"], upper["mean"], color=colour, alpha=0.18, linewidth=0)
+    for side, (style, _) in SIDES.items():
+        curve = by_side[side]
+        axes.plot(curve["eps"], curve["mean"], color=colour, linestyle=style, marker="o", markersize=3)
+        if (curve["seeds"] > 1).any():
+            axes.vlines(curve["eps"], curve["min"], curve["max"], color=colour, linewidth=0.8)

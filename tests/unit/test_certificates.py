@@ -1,0 +1,102 @@
+"""The metric of certified and attacked accuracy, and its figure."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from makers import runs
+from pydantic import ValidationError
+from torch import nn
+
+from dprobust.bounds import certified
+from dprobust.errors import UserError
+from dprobust.inference import predict
+from dprobust.measuring import Images
+from dprobust.metrics.certificates import measure as measuring
+from dprobust.metrics.certificates import settings as typed
+from dprobust.metrics.certificates.display import Display
+from dprobust.metrics.certificates.show import show
+from dprobust.showing import Given
+
+BOTH = ["sgd", {"sigma": 1.3, "clip": 1.0}]
+SGD, DP = runs(*BOTH)
+
+
+@pytest.fixture(scope="module")
+def given():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 8), nn.ReLU()]
+    model, x = nn.Sequential(*layers, nn.Linear(8, 4)).eval(), torch.rand(30, 1, 8, 8)
+    with torch.no_grad():
+        model[-1].bias -= model(x).mean(0)
+        model[-1].weight *= 5
+    y = predict(model, x)
+    y[::6] = (y[::6] + 1) % 4
+    return model, Images(x, y, torch.arange(30) * 2, torch.arange(30))
+
+
+def test_each_image_from_both_sides(given):
+    model, images = given
+    settings = typed.Metric(eps=[0.001, 0.01, 0.03, 0.1])
+    result = measuring.measure(model, images, settings)
+    table, arrays = pd.DataFrame(result.rows), result.arrays
+    assert list(table.columns) == ["metric", "eps", "n", "value"] and (table["n"] == 30).all()
+    assert all(name in measuring.measure.__doc__ for name in arrays)
+    assert arrays["eps"].tolist() == settings.eps and arrays["clean"].sum() == 25
+    proven, left = arrays["margin"] > 0, arrays["attacked"]
+    for e, eps in enumerate(settings.eps):  # bisection finds what each eps by itself does
+        np.testing.assert_array_equal(proven[e], certified(model, images.x, images.y, eps))
+        rows = table[table["eps"] == eps].set_index("metric")["value"]
+        assert rows["certified"] == pytest.approx(proven[e].mean()) and rows["attacked"] == pytest.approx(
+            left[e].mean()
+        )
+    assert table.iloc[0].tolist() == ["clean", 0.0, 30, pytest.approx(25 / 30)]
+    assert not (proven & ~left).any() and (np.diff(left.astype(int), axis=0) <= 0).all()
+    assert 25 == proven[0].sum() > proven[2].sum() > 0 == proven[3].sum() and left[3].sum() < left[0].sum()
+
+
+def test_an_image_certified_and_broken_ends_the_job(given, monkeypatch):
+    model, images = given
+    monkeypatch.setattr(measuring, "least_margins", lambda model, x, y, eps: torch.ones(len(eps), len(x)))
+    with pytest.raises(RuntimeError, match=r"certified at eps 0\.001 and broken there, test images 0, 12, 24, 36, 48$"):
+        measuring.measure(model, images, typed.Metric(eps=[0.001]))
+
+
+def test_a_network_without_bounds_is_refused_in_a_line():
+    images = Images(torch.rand(1, 1, 2, 2), torch.tensor([0]), torch.arange(1), torch.arange(1))
+    with pytest.raises(
+        UserError, match=r"^bounds: layer 2 \(Sigmoid\) is neither affine nor .*; leave out certificates$"
+    ):
+        measuring.measure(nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Sigmoid()), images, typed.Metric())
+
+
+@pytest.mark.parametrize("eps", [[], [0.0], [0.02, 0.01], [0.01, 0.01], [2.0]], ids=str)
+def test_settings_that_do_not_fit_are_refused(eps):
+    with pytest.raises(ValidationError):
+        typed.Metric(eps=eps)
+
+
+def test_a_band_from_what_is_certified_to_what_is_left():
+    sides = {"clean": {0.0: 0.9}, "attacked": {0.01: 0.8, 0.02: 0.7}, "certified": {0.01: 0.6, 0.02: 0.2}}
+    records = pd.DataFrame(
+        {"run": run.name, "seed": seed, "metric": metric, "eps": eps, "n": 50, "value": value + 0.02 * seed}
+        for run in (SGD, DP)
+        for seed in (0, 1)
+        for metric, values in sides.items()
+        for eps, value in values.items()
+    )
+    privacy = pd.DataFrame({"run": [DP.name], "delta": [1e-6], "epsilon": [1.89]})
+    drawn = Given(runs=runs(*BOTH), records={"certificates": records}, privacy=privacy, note="small print")
+    figure, data = show(drawn, Display(shows="certificates", runs=BOTH, title="Both sides"))
+    (axes,) = figure.axes
+    upper, lower = axes.get_lines()[:2]
+    assert list(upper.get_xdata()) == list(lower.get_xdata()) == [0, 0.01, 0.02]
+    assert list(upper.get_ydata()) == pytest.approx([0.91, 0.81, 0.71])
+    assert list(lower.get_ydata()) == pytest.approx([0.91, 0.61, 0.21])
+    band = axes.collections[0].get_paths()[0].vertices
+    assert {round(y, 2) for x, y in band if x == 0.02} == {0.71, 0.21}
+    one = data[(data["run"] == DP.name) & (data["side"] == "certified")]
+    assert one["mean"].tolist() == pytest.approx([0.91, 0.61, 0.21]) and set(data["seeds"]) == {2}
+    texts = " ".join(text.get_text() for text in figure.legends[0].get_texts()).replace("\n", " ")
+    assert "certified" in texts and "left by PGD" in texts and "1.89" in texts
+    assert figure.get_supxlabel() == "small print" and figure.get_suptitle() == "Both sides"
