@@ -21,6 +21,8 @@ RANDOMNESS = {
 """What each choice of `Training.randomness` means, as records say it."""
 
 Randomness = Literal["reproducible", "secret"]
+Engine = Literal["fused", "bfloat16", "ghost", "hooks", "functional"]
+"""How per-example gradients are clipped: `dprobust.engines`."""
 Sampling = Literal["poisson", "truncated_poisson", "balls_in_bins", "shuffle"]
 """How batches are drawn: `dprobust.samplers`."""
 ClipFunction = Literal["abadi", "automatic"]
@@ -85,9 +87,11 @@ class Dpsgd(Common):
     """As for sgd; the default is what the accountants of other projects assume."""
     batch_cap: Count | None = None
     """As for sgd."""
-    engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
-    """How the sum of the clipped per-example gradients is computed. All give the same sum; fused is the fastest, ghost
-    and hooks are Opacus', functional is torch.func's."""
+    engine: Engine = "fused"
+    """How the sum of the clipped per-example gradients is computed. fused, ghost and hooks (Opacus') and functional
+    (torch.func's) give the same sum, fused the soonest. bfloat16 computes with 8 bits of mantissa: nearby gradients,
+    with the same bound on what one example adds and so with the same epsilon; the fastest where the CPU has
+    instructions for it (AVX-512 BF16, for example), slow elsewhere."""
     clip_function: ClipFunction = "abadi"
     """What becomes of a gradient of norm n - abadi divides it by max(1, n / C), the paper's rule; automatic multiplies
     it by C / (n + 0.01), so that short gradients are made longer and all count alike (AUTO-S of Bu et al. 2022). None
@@ -134,7 +138,7 @@ class Training(Common):
     noise without clipping)."""
     batch_cap: Count | None = None
     """As for sgd."""
-    engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
+    engine: Engine = "fused"
     """As for dpsgd."""
     clip_function: ClipFunction = "abadi"
     """As for dpsgd."""

@@ -87,6 +87,10 @@ def test_presets_measure_and_train_what_they_are_about():
         return mine, {metric for display in mine.displays.values() for metric in display.asks("metrics")}
 
     assert preset("audit")[1] == {"audit", "membership"}
+    engines, metrics = preset("engines")
+    names = set(engines.trained("mnist"))
+    assert names == {"dpsgd_sigma=1.3_clip=1.0", "dpsgd_sigma=1.3_clip=1.0_engine=bfloat16"}
+    assert metrics == {"clean", "fgsm"} and len(engines.seeds) == 5
     given, metrics = preset("my-models")
     assert not given.trained("mnist") and metrics == {"clean", "fgsm", "pgd", "distances", "curvature"}
 
