@@ -769,8 +769,10 @@ def test_autocast_inside_the_model_is_an_error(engine):
 
 
 def test_autocast_inside_the_model_is_clipped_by_the_functional_engine():
+    torch.manual_seed(0)
     model, (x, y) = Autocast(), image_batch(3, dtype=torch.float32)
-    assert_equal(ENGINES["functional"](model)(x, y, 0.1), oracle(model, x, y, 0.1), 1e-5)
+    # One product of all examples and one of each round their sums differently, to 8 bits.
+    assert_equal(ENGINES["functional"](model)(x, y, 0.1), oracle(model, x, y, 0.1), 2e-2)
 
 
 class Short(nn.Module):
