@@ -1,7 +1,7 @@
 """Accuracy after the whole ladder of attacks."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from dprobust.quantity import Model, QuantitySettings, at, compared
 from dprobust.settings import Positive, fault
@@ -16,6 +16,8 @@ class Quantity(QuantitySettings):
 
     eps: Positive
     """Size of the ball; it must be measured."""
+    of: Literal["accuracy", "drop"] = "accuracy"
+    """As for fgsm."""
 
 
 def check(settings: Quantity, measured: Mapping[str, Any]) -> None:
@@ -24,9 +26,10 @@ def check(settings: Quantity, measured: Mapping[str, Any]) -> None:
 
 
 def sample(settings: Quantity, models: Sequence[Model]) -> Sample:
-    """100 where nothing breaks the image."""
+    """100 where nothing breaks the image; of a drop, where it is right as it is and something breaks it."""
 
     def values(arrays: Mapping[str, Any]) -> Any:
-        return 100.0 * (arrays["broken_by"][at(arrays["eps"], settings.eps)] < 0)
+        broken_by = arrays["broken_by"][at(arrays["eps"], settings.eps)]
+        return 100.0 * (broken_by < 0 if settings.of == "accuracy" else broken_by > 0)
 
     return compared(settings, models, [model.each("ladder", values) for model in models])

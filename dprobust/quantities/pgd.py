@@ -1,7 +1,7 @@
 """Accuracy under PGD after a number of steps."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from dprobust.quantity import Model, QuantitySettings, at, check_attack, compared, right
 from dprobust.settings import Count, Pixels, ShownLoss, fault
@@ -20,6 +20,8 @@ class Quantity(QuantitySettings):
     """Number of steps; it must be measured."""
     loss: ShownLoss = "ce"
     """As for fgsm."""
+    of: Literal["accuracy", "drop"] = "accuracy"
+    """As for fgsm."""
 
 
 def check(settings: Quantity, measured: Mapping[str, Any]) -> None:
@@ -29,9 +31,10 @@ def check(settings: Quantity, measured: Mapping[str, Any]) -> None:
 
 
 def sample(settings: Quantity, models: Sequence[Model]) -> Sample:
-    """100 where the image is right after so many steps."""
+    """100 where the image is right after so many steps; of a drop, the same without attack less that."""
 
     def values(arrays: Mapping[str, Any]) -> Any:
-        return 100.0 * right(arrays, settings.loss, settings.eps)[at(arrays["steps"], settings.steps)]
+        now = 100.0 * right(arrays, settings.loss, settings.eps)[at(arrays["steps"], settings.steps)]
+        return now if settings.of == "accuracy" else 100.0 * (arrays["clean"] == arrays["label"]) - now
 
     return compared(settings, models, [model.each("pgd", values) for model in models])
