@@ -199,7 +199,7 @@ def estimate(sample: Sample, resamples: int = RESAMPLES, seed: int = 0) -> Estim
         (each,) = quantity([_medians(v, np.ones((1, n))) for v in values])
         generator, even, block = np.random.default_rng(seed), np.full(n, 1 / n), max(1, CELLS // n)
         sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
-        weights = (generator.multinomial(n, even, size) for size in sizes)
+        weights = (generator.multinomial(n, even, size).astype(np.float64) for size in sizes)
         draws = np.concatenate([quantity([_medians(v, w) for v in values]) for w in weights])
         with np.errstate(invalid="ignore"):
             together, freedom = float(draws.mean(axis=1).var(ddof=1)), max(n - 1.0, 1.0)
@@ -265,7 +265,7 @@ def _median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         half = below[:, -1:] / 2
         low, high = (below >= half).argmax(axis=1), (below > half).argmax(axis=1)
         return np.where(levels[low] == levels[high], levels[low], (levels[low] + levels[high]) / 2)
-    mass = np.stack([weights[:, place == i].sum(axis=1) for i in range(len(levels))], axis=1)
+    mass = weights @ (place[:, None] == np.arange(len(levels))).astype(np.float64)
     upto = np.cumsum(mass, axis=1)
     half = upto[:, -1] / 2
     at = (upto >= half[:, None]).argmax(axis=1)
