@@ -200,7 +200,7 @@ def coverage(case: Case, method: Callable[[Sample], tuple], trials: int, seed: i
     return hits / trials, float(np.median(widths))
 
 
-def main(trials: int = 500) -> None:
+def main(trials: int = 400) -> None:
     """Print coverage in percent of each method."""
     print(f"| {SEEDS} seeds, {trials} trials | {' | '.join(METHODS)} |\n| --- |{' --- |' * len(METHODS)}")
     for name, case in CASES.items():

@@ -1,5 +1,7 @@
 """Quantities of records made by hand: the values are known."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -198,5 +200,5 @@ def test_runs_that_cannot_be_compared():
 
 
 def test_every_quantity_is_tried_here():
-    text = open(__file__, encoding="utf-8").read()
+    text = Path(__file__).read_text(encoding="utf-8")
     assert all(f'value("{name}"' in text for name in REGISTRY.quantities)
