@@ -15,6 +15,7 @@ from dprobust.runs import Entry, Run
 from dprobust.schema import ClaimsOf, ConfigError, one_line, validated
 from dprobust.settings import Count, NonNegative, Settings, fault
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Text = Annotated[str, MinLen(1), MaxLen(400)]
 Record = tuple[str, str, Run]
 """(metric, dataset, run)."""
@@ -147,7 +148,7 @@ def read(file: str, registry: Registry) -> Any:
     if path is None:
         raise ConfigError(f"claims: no file {file} here, in an extension or in the project")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"claims: {file}: {' '.join(str(error).split())}") from None
     try:

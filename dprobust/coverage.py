@@ -171,6 +171,8 @@ def jackknife(sample: Sample, groups: int = 20) -> tuple[float, float]:
     group = np.arange(sample.images) % groups
     cut = [scale(_pooled(sample, tuple(v[:, group != g] for v in sample.values))) for g in range(groups)]
     one, other = (np.var(x) * (len(x) - 1) for x in (left, cut))
+    if not one + other > 0:
+        return whole, whole
     freedom = (one + other) ** 2 / (one**2 / (seeds - 1) + other**2 / (groups - 1))
     reach = t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(one + other)
     ends = np.array([whole - reach, whole + reach])

@@ -36,7 +36,7 @@ print(json.dumps(keys))
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
-    for name in ("dprobust", "workflow"):
+    for name in ("claims", "dprobust", "workflow"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "config.yaml", folder)
     return folder, keys(folder)

@@ -251,7 +251,7 @@ def test_figures_and_tables_may_have_the_names_of_metrics_and_displays():
         config["figures"] = {"distances": first(config)}
         config["tables"] = {"fgsm": config["tables"]["table1"]}
 
-    assert set(study(own).displays) == {"distances", "fgsm"}
+    assert set(study(own).displays) == {"claims", "distances", "fgsm"}
 
 
 def test_null_leaves_out_a_dataset_with_its_figures_or_a_single_one():
@@ -265,8 +265,14 @@ def test_null_leaves_out_a_dataset_with_its_figures_or_a_single_one():
     assert [table.name for table in rest.section("tables")] == ["accuracy", "privacy"]
     assert list(rest.datasets) == ["cifar10"]
     assert rest.runs("cifar10") == paper.runs("cifar10")
-    # Without their figures there are no runs.
-    bare = study(lambda c: c["figures"].update({name: None for name in c["figures"] if name.startswith("fig6")}))
+
+
+def test_without_figures_and_claims_there_are_no_runs():
+    def overlay(config):
+        config["figures"].update({name: None for name in config["figures"] if name.startswith("fig6")})
+        config["claims"] = None
+
+    bare = study(overlay)
     assert bare.runs("cifar10") == []
 
 

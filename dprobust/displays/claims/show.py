@@ -16,6 +16,7 @@ from dprobust.showing import Given
 from dprobust.verdicts import DIRECTION, LEVEL, NOT, REPRODUCED, UNDECIDED, UNMEASURED
 
 SIGNS = {"above": ">", "below": "<", "within": "="}
+NO_NUMBER = "no number"
 ORDER = (REPRODUCED, DIRECTION, NOT, UNDECIDED, UNMEASURED)
 
 
@@ -147,7 +148,7 @@ def _decides(ruling: Ruling, strongest: bool = False) -> str:
     if any(part.found.seeds == 1 for part in open_parts):
         return "2 or more"
     if any(part.decides is None for part in open_parts):
-        return "none: more images"
+        return NO_NUMBER
     return str(max(part.decides for part in open_parts))
 
 
@@ -155,7 +156,13 @@ def _said(ruling: Ruling, strongest: bool = False) -> str:
     if not ruling.paper:
         return f"{UNMEASURED}: {ruling.claim.missing}"
     number = _decides(ruling, strongest)
-    return ruling.verdict(strongest) + (f" (seeds that would decide: {number})" if number else "")
+    return ruling.verdict(strongest) + (
+        f" ({number} of seeds would decide)"
+        if number == NO_NUMBER
+        else f" ({number} seeds would decide)"
+        if number
+        else ""
+    )
 
 
 def _to_read(rulings: Sequence[Ruling], holms: tuple[list[float], list[float]]) -> pd.DataFrame:
