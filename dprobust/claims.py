@@ -82,7 +82,10 @@ class Claim(Settings):
     """The display that shows it."""
     missing: str = ""
     """Why it is not measured here; empty if it is."""
+    stated: list[Stated] = []
+    """What it states, part by part."""
     parts: list[Part] = []
+    """The same with what they are measured by; none where they are not measured."""
 
 
 def file_class(registry: Registry) -> type[Settings]:
@@ -205,6 +208,7 @@ class Claims:
     def _claim(self, key: str, source: str, claim: Any) -> Claim:
         told = {name: getattr(claim, name) for name in ("id", "section", "says", "note")}
         told |= {"source": source, "shown": claim.shown if claim.shown in self.displays else ""}
+        told["stated"] = [Stated(**{name: getattr(part, name) for name in Stated.model_fields}) for part in claim.parts]
         if claim.dataset not in self.study.datasets:
             return Claim(**told, missing=f"no dataset {claim.dataset} in this study")
         planned: list[tuple[Part, list]] = []

@@ -239,6 +239,7 @@ def test_what_is_not_measured_is_listed(own):
     table, texts = show(Given(), display.settings)
     assert table["verdict"].item() == "not measured here" and not display.measured and not display.runs
     assert "not measured here: no fgsm of dpsgd_sigma=0.5_clip=4.0 in this study" in texts["md"]
+    assert table["paper"].item() == "> 0, 40"
 
 
 def test_digits():

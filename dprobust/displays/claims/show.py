@@ -8,7 +8,7 @@ from html import escape
 
 import pandas as pd
 
-from dprobust.claims import Part
+from dprobust.claims import Stated
 from dprobust.displays.claims.display import Display
 from dprobust.judging import OTHERS, Judged, Ruling, adjusted, judged
 from dprobust.rendering import html
@@ -38,7 +38,7 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, dict[str, str]]
         "claims": [
             {**ruling.claim.plain(), "verdict": ruling.verdict(), "verdict_strongest": _strongest(ruling)}
             | {"p": _null(ruling.p()), "holm": _null(first), "p_strongest": _null(ruling.p(True))}
-            | {"holm_strongest": _null(other), "states": [states(part) for part in ruling.claim.parts]}
+            | {"holm_strongest": _null(other), "states": [states(part) for part in ruling.claim.stated]}
             | {"measured": [part.plain() for part in ruling.paper]}
             | {"measured_strongest": [part and part.plain() for part in ruling.strongest]}
             for ruling, first, other in zip(rulings, *holms, strict=True)
@@ -52,7 +52,7 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, dict[str, str]]
     }
 
 
-def states(part: Part) -> str:
+def states(part: Stated) -> str:
     """What is stated, as text: ``> 0, value 15.4``."""
     told = []
     if part.direction:
@@ -123,7 +123,7 @@ def _null(value: float) -> float | None:
 def _row(ruling: Ruling, first: float, other: float) -> dict[str, object]:
     claim = ruling.claim
     row = {"id": claim.id, "source": claim.source, "section": claim.section, "claim": claim.says}
-    row |= {"paper": "; ".join(map(states, claim.parts))}
+    row |= {"paper": "; ".join(map(states, claim.stated))}
     for name, parts in (("", ruling.paper), ("_strongest", ruling.parts(True) if ruling.twice else ())):
         ends = [(part.found.value, *part.found.interval(LEVEL), *part.one_run) for part in parts]
         for i, key in enumerate(("ours", "low", "high", "one_run_low", "one_run_high")):
@@ -174,7 +174,7 @@ def _to_read(rulings: Sequence[Ruling], holms: tuple[list[float], list[float]]) 
                 "": claim.id,
                 "section": claim.section,
                 "claim": " ".join(filter(None, (claim.says, claim.note and f"({claim.note})"))),
-                "paper": "; ".join(map(states, claim.parts)),
+                "paper": "; ".join(map(states, claim.stated)),
                 "ours": "; ".join(map(measured, ruling.paper)),
                 "seeds": str(max(part.found.seeds for part in ruling.paper) or "exact") if ruling.paper else "",
                 "verdict": _said(ruling),
