@@ -101,6 +101,7 @@ def test_only_the_displays_asked_for():
 
     mine = asking(["fig2", "privacy"])
     assert list(mine.displays) == ["fig2", "privacy"] and len(mine.trained("mnist")) == 2
+    assert "claims" in asking(["fig2", "claims"]).displays
     with pytest.raises(ConfigError, match="^only: there is no figure, table or page 'fig22'; did you mean 'fig2'\\?$"):
         asking(["fig22"])
     with pytest.raises(ConfigError, match='^only: found "fig2", expected list$'):
@@ -284,7 +285,7 @@ def test_figures_and_tables_may_have_the_names_of_metrics_and_displays():
         config["figures"] = {"distances": first(config)}
         config["tables"] = {"fgsm": config["tables"]["table1"]}
 
-    assert set(study(own).displays) == {"distances", "fgsm"}
+    assert set(study(own).displays) == {"claims", "distances", "fgsm"}
 
 
 def test_null_leaves_out_a_dataset_with_its_figures_or_a_single_one():
@@ -298,8 +299,14 @@ def test_null_leaves_out_a_dataset_with_its_figures_or_a_single_one():
     assert [table.name for table in rest.section("tables")] == ["accuracy", "privacy"]
     assert list(rest.datasets) == ["cifar10"]
     assert rest.runs("cifar10") == paper.runs("cifar10")
-    # Without their figures there are no runs.
-    bare = study(lambda c: c["figures"].update({name: None for name in c["figures"] if name.startswith("fig6")}))
+
+
+def test_without_figures_and_claims_there_are_no_runs():
+    def overlay(config):
+        config["figures"].update({name: None for name in config["figures"] if name.startswith("fig6")})
+        config["claims"] = None
+
+    bare = study(overlay)
     assert bare.runs("cifar10") == []
 
 
