@@ -88,7 +88,7 @@ def test_presets_measure_and_train_what_they_are_about():
 
     assert preset("audit")[1] == {"audit", "membership"}
     given, metrics = preset("my-models")
-    assert not given.trained("mnist") and metrics == {"clean", "fgsm", "pgd", "distances", "curvature"}
+    assert not given.trained("mnist") and metrics == {"clean", "fgsm", "pgd", "distances", "curvature", "attack_check"}
 
 
 def test_only_the_displays_asked_for():
