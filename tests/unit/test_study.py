@@ -279,6 +279,7 @@ def test_figures_and_tables_may_have_the_names_of_metrics_and_displays():
     def own(config):
         config["figures"] = {"distances": first(config)}
         config["tables"] = {"fgsm": config["tables"]["table1"]}
+        config["pages"] = {}
 
     assert set(study(own).displays) == {"distances", "fgsm"}
 
