@@ -64,10 +64,10 @@ WHY = {
     "loss_not_rising": "share of images whose loss does not grow in the course of the attack",
     "unreached": "1 - largest change / eps, median of the images left: an attack that stays inside tests a smaller eps",
     "out_of_bounds": "how far images leave the ball or [0, 1]: their attack is not one of this eps",
-    "other_loss": "share of images left that the same steps along the margin break",
-    "restarts": "share of images left that random starts break: the start decides, the loss is rugged",
-    "black_box": "share of images left that Square Attack breaks, which sees no gradient",
-    "transfer": "share of images left that images made for other models break",
+    "other_loss": "share of images that it leaves and the same steps along the margin break",
+    "restarts": "share of images that it leaves and random starts break: the start decides, the loss is rugged",
+    "black_box": "share of images that it leaves and Square Attack breaks, which sees no gradient",
+    "transfer": "share of images that it leaves and those made for other models break",
     "planted_missed": "share of adversarial points planted in the ball, where random search fails, that are not found",
     "random_signs": "rise of the margin by random signs of size eps as a share of the attack's: the gradient is worth "
     "no more than chance",
@@ -194,7 +194,7 @@ def _numbers(
     change = (images - x).abs().flatten(1).amax(1)
     outside = torch.stack([change.max() - eps, -images.amin(), images.amax() - 1])
     numbers["out_of_bounds"] = max(outside.max().item(), 0.0)
-    numbers["unreached"] = 1 - change[left].median().item() / eps if left.any() else math.nan
+    numbers["unreached"] = max(1 - change[left].median().item() / eps, 0.0) if left.any() else math.nan
     numbers["one_step"] = _share(left) - _share(_predicted(model, fgsm(model, x, y, eps, loss)) == y)
     numbers["smaller_ball"] = _share(left) - accuracy(eps / 2)
     numbers["left_at_0.5"], numbers["left_at_1"] = accuracy(0.5), accuracy(1.0)
