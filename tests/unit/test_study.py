@@ -92,7 +92,7 @@ def test_presets_measure_and_train_what_they_are_about():
     assert names == {"dpsgd_sigma=1.3_clip=1.0", "dpsgd_sigma=1.3_clip=1.0_engine=bfloat16"}
     assert metrics == {"clean", "fgsm"} and len(engines.seeds) == 5
     given, metrics = preset("my-models")
-    assert not given.trained("mnist") and metrics == {"clean", "fgsm", "pgd", "distances", "curvature"}
+    assert not given.trained("mnist") and metrics == {"clean", "fgsm", "pgd", "distances", "curvature", "attack_check"}
 
 
 def test_only_the_displays_asked_for():
@@ -284,6 +284,7 @@ def test_figures_and_tables_may_have_the_names_of_metrics_and_displays():
     def own(config):
         config["figures"] = {"distances": first(config)}
         config["tables"] = {"fgsm": config["tables"]["table1"]}
+        config["pages"] = {}
 
     assert set(study(own).displays) == {"claims", "distances", "fgsm"}
 
