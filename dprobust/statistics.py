@@ -1,8 +1,9 @@
-"""Intervals by the bootstrap over images and seeds."""
+"""Intervals over images and seeds: by the bootstrap, and of a mean by its variance components."""
 
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
 
 BLOCK = 4_000_000
 """Values held at a time."""
@@ -61,3 +62,36 @@ def ratio_interval(
     ends = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.nanquantile(ratios, ends, method="inverted_cdf") if not np.isnan(ratios).all() else (np.nan, np.nan)
     return float(low), float(high)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """A mean over seeds and images, and a t-interval for the mean over all seeds and images there could be.
+
+    Seeds and images are crossed random effects: the variance of the mean is (A + B - E) / (S N), with A, B and E the
+    mean squares of seeds, images and the rest, and its degrees of freedom are Satterthwaite's (Searle, Casella and
+    McCulloch 1992, "Variance Components"). A variance below A / (S N) or B / (S N) is taken to be the larger of them.
+
+    Args:
+        values: (S, N), a row a seed, a column an image; without nan. Of one seed the interval is over images alone, of
+            one image over seeds alone.
+        level: coverage, between 0 and 1.
+
+    Returns:
+        The mean, the low and the high end; nan ends of a single value.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    s, n = values.shape
+    mean, rows, columns = values.mean(), values.mean(1), values.mean(0)
+    if s * n == 1:
+        return float(mean), float("nan"), float("nan")
+    a = n * rows.var(ddof=1) if s > 1 else 0.0
+    b = s * columns.var(ddof=1) if n > 1 else 0.0
+    rest = (values - rows[:, None] - columns + mean) if s > 1 and n > 1 else np.zeros(1)
+    e = (rest**2).sum() / max((s - 1) * (n - 1), 1)
+    total = a + b - e
+    if total > max(a, b):
+        df = total**2 / sum(x**2 / k for x, k in ((a, s - 1), (b, n - 1), (e, (s - 1) * (n - 1))) if k)
+    else:
+        total, df = max((a, s - 1), (b, n - 1))
+    half = stats.t.ppf((1 + level) / 2, df) * np.sqrt(total / (s * n)) if total else 0.0
+    return float(mean), float(mean - half), float(mean + half)

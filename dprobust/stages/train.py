@@ -10,7 +10,7 @@ import torch
 from dprobust import arrays, records, seeds, training
 from dprobust.models import networks
 from dprobust.precision import full_float32
-from dprobust.recipe import RANDOMNESS, Training
+from dprobust.recipe import COUPLED, RANDOMNESS, Training
 from dprobust.registry import load
 
 
@@ -60,6 +60,7 @@ def train(
         stream=list(stream),
         mechanism=settings.mechanism(settings.trained_on(len(data))),
         randomness={"source": settings.randomness, "meaning": RANDOMNESS[settings.randomness]},
+        coupled={"group": settings.coupled, "meaning": COUPLED} if settings.coupled else None,
         history=history,
         unofficial_data=spec["unofficial"],
         device=str(device),
