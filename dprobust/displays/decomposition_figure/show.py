@@ -25,7 +25,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     with mpl.rc_context(STYLE):
         terms = data["quantity"].nunique()
         figure = Figure(figsize=(3.2 + 2.6 * len(settings.eps), 1.5 + 0.42 * terms), layout="constrained")
-        panels = figure.subplots(1, len(settings.eps), sharey=True, squeeze=False)[0]
+        panels = figure.subplots(1, len(settings.eps), sharex=True, sharey=True, squeeze=False)[0]
         for axes, eps in zip(panels, settings.eps, strict=True):
             rows = data[data["eps"] == eps]
             y = np.arange(len(rows))

@@ -43,6 +43,8 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
             key.append((runs[row.run].label(), Line2D([], [], color=SGD_COLOUR, linestyle="--")))
         if not private.empty:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel("privacy epsilon")
         axes.set_ylabel(f"accuracy at eps = {settings.eps:g}")
         legend(figure, [(LOSS_NAMES[settings.loss], None), *key])
