@@ -20,6 +20,12 @@ RANDOMNESS = {
 }
 """What each choice of `Training.randomness` means, as records say it."""
 
+COUPLED = (
+    "trainings of one group and seed share start, batches and noise draws on purpose: each epsilon holds for its model "
+    "alone, not for several of them together, since who has two subtracts the noise"
+)
+"""What `Training.coupled` does to privacy, as records and reports say it."""
+
 Randomness = Literal["reproducible", "secret"]
 Engine = Literal["fused", "bfloat16", "ghost", "hooks", "functional"]
 """How per-example gradients are clipped: `dprobust.engines`."""
@@ -151,6 +157,10 @@ class Training(Common):
     random; half of them are trained on like that, the other half are left out."""
     stop: Stop | None = None
     """Stop where an accuracy is reached; null: train all epochs."""
+    coupled: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")] | None = None
+    """Name of a group of trainings that share start, batches and noise draws on purpose, seed by seed, so that they
+    differ in what is set and nothing else; epsilon then holds for each model alone, not for several of them. Null: a
+    training shares nothing."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -162,6 +172,8 @@ class Training(Common):
             raise fault("noise without clipping has no C: noise must be sigma")
         if self.stop and self.private:
             raise fault("a training with noise cannot stop by the accuracy it reaches: that would not be private")
+        if self.coupled and self.randomness == "secret":
+            raise fault("coupled: secret randomness cannot be shared; use randomness reproducible")
         if self.clip is not None and self.precision != "float32":
             raise fault("clipping needs precision float32")
         if self.batch_cap is not None and self.batch_cap < self.batch_size:

@@ -219,6 +219,13 @@ def estimate(sample: Sample, resamples: int = RESAMPLES, seed: int = 0) -> Estim
         )
 
 
+def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """The mean of values (S, N), a row a seed, a column an image, and the ends of its interval over both; of one seed
+    over images only, for that training."""
+    found = estimate(Sample((values,), lambda reduced: reduced))
+    return found.value, *found.interval(level)
+
+
 def _mean(values: np.ndarray) -> np.ndarray:
     """(S,) of (S, N): of the images that count."""
     with np.errstate(invalid="ignore"):

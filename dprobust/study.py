@@ -17,8 +17,9 @@ from dprobust.accounting.adjacency import ADJACENCIES, PHRASES
 from dprobust.claims import Claims
 from dprobust.errors import UserError
 from dprobust.models.settings import settings_class
+from dprobust.recipe import COUPLED
 from dprobust.registry import Registry
-from dprobust.runs import Run, expand
+from dprobust.runs import Run, check_coupled, expand
 from dprobust.schema import SECTIONS, ConfigError, one_line, study_class, validated
 from dprobust.settings import Facts, Settings
 
@@ -103,6 +104,8 @@ class Study:
         for name in self.datasets:
             self._check_dataset(name)
         self.displays = self._displays()
+        for name in self.datasets:
+            self._ask(f"datasets.{name}: runs", check_coupled, self.runs(name))
         self._check_names()
 
     def _leave_out(self, config: dict[str, Any], datasets: set[str]) -> None:
@@ -322,6 +325,8 @@ class Study:
             if samplers := dict.fromkeys(training.sampling for training in trainings if training.private):
                 told = "; ".join(f"{sampler}: for {PHRASES[ADJACENCIES[sampler][0]]}" for sampler in samplers)
                 facts.append(("epsilon in legends", told))
+            if groups := dict.fromkeys(training.coupled for training in trainings if training.coupled):
+                facts.append((f"coupled ({', '.join(groups)})", COUPLED))
             if unofficial := self.unofficial(name):
                 facts.append(("unofficial data", f"{', '.join(unofficial)}, by the SHA-256 in the config"))
         return facts

@@ -277,7 +277,7 @@ def test_errors_name_the_key_in_one_line(name):
     with pytest.raises(ConfigError) as error:
         study(change)
     assert message in str(error.value)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+    assert "\n" not in str(error.value) and len(str(error.value)) < 320
 
 
 def test_figures_and_tables_may_have_the_names_of_metrics_and_displays():
