@@ -11,7 +11,6 @@ import pandas as pd
 from dprobust.claims import Stated
 from dprobust.displays.claims.display import Display
 from dprobust.judging import OTHERS, Judged, Ruling, adjusted, judged
-from dprobust.rendering import html
 from dprobust.showing import Given
 from dprobust.verdicts import DIRECTION, LEVEL, NOT, REPRODUCED, UNDECIDED, UNMEASURED
 
@@ -47,7 +46,10 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, dict[str, str]]
     told = "".join(f"<p>{escape(line)}</p>\n" for line in lines)
     return pd.DataFrame(rows), {
         "md": _markdown(read, lines, given.note),
-        "html": told + html(read, given.note),
+        "html": STYLE
+        + told
+        + _cards(read, rulings)
+        + (f'<p class="soft">{escape(given.note)}</p>\n' if given.note else ""),
         "json": json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
     }
 
@@ -186,6 +188,61 @@ def _to_read(rulings: Sequence[Ruling], holms: tuple[list[float], list[float]]) 
             }
         )
     return pd.DataFrame(rows)
+
+
+STYLE = """<style>
+.claim { display: grid; grid-template-columns: 10.5rem minmax(0, 1fr) minmax(0, 1.1fr); gap: .3rem 1.4rem;
+         padding: .8rem 0; border-top: 1px solid #e3e3e6; font-size: .92rem; break-inside: avoid; }
+.claim p, .claim dl { margin: 0; }
+.claim .note, .claim dt { color: #6b6b70; font-size: .85rem; }
+.claim dl { display: grid; grid-template-columns: 7.5rem minmax(0, 1fr); gap: .1rem .8rem; align-content: start; }
+.verdict { display: inline-block; padding: .1rem .6rem; border-radius: 1rem; font-size: .82rem; font-weight: 600; }
+.reproduced { background: #d7f0e8; color: #00573f; }
+.direction-only { background: #dcecf8; color: #004a7a; }
+.not-reproduced { background: #fbe0d3; color: #8a2f00; }
+.undecided { background: #ececee; color: #3c3c40; }
+.not-measured-here { background: #fff; color: #6b6b70; border: 1px solid #d0d0d4; }
+@media (max-width: 46rem) { .claim { grid-template-columns: minmax(0, 1fr); } }
+</style>
+"""
+"""Of the verdicts, in the report and alone."""
+
+
+def _cards(read: pd.DataFrame, rulings: Sequence[Ruling]) -> str:
+    """A block a claim, the verdict first; those that are not measured folded up at the end."""
+    measured, missing = [], []
+    for row, ruling in zip(read.to_dict("records"), rulings, strict=True):
+        (measured if ruling.paper else missing).append(_card(row, ruling))
+    folded = f"<details><summary>{len(missing)} {UNMEASURED}</summary>\n{''.join(missing)}</details>\n"
+    return "".join(measured) + (folded if missing else "")
+
+
+def _card(row: dict[str, str], ruling: Ruling) -> str:
+    said = row["verdict"].partition(" (")[2].rstrip(")")
+    under = row["verdict under it"]
+    facts = {"the paper": row["paper"], "here": row["ours"]}
+    if ruling.twice:
+        facts |= {"strongest": row["strongest measurement"], "verdict under it": _chip(ruling.verdict(True), under)}
+    facts |= {"seeds": row["seeds"], "p, Holm": ", ".join(filter(None, (row["p"], row["Holm"])))}
+    if row["shown in"]:
+        facts["shown in"] = f'<a href="#{escape(row["shown in"])}">{escape(row["shown in"])}</a>'
+    listed = "".join(
+        f"<dt>{name}</dt><dd>{text if text.startswith('<') else escape(text)}</dd>"
+        for name, text in facts.items()
+        if text
+    )
+    notes = [ruling.claim.note, "" if ruling.paper else ruling.claim.missing]
+    note = "".join(f'<p class="note">{escape(text)}</p>' for text in notes if text)
+    decides = f'<p class="note">{escape(said)}</p>' if ruling.paper and said else ""
+    head = f"<p><b>{escape(row[''])}</b> · section {escape(row['section'])}</p>"
+    return (
+        f'<article class="claim"><div>{head}<p>{_chip(ruling.verdict())}</p>{decides}</div>\n'
+        f"<div><p>{escape(ruling.claim.says)}</p>{note}</div>\n<dl>{listed}</dl></article>\n"
+    )
+
+
+def _chip(verdict: str, text: str = "") -> str:
+    return f'<span class="verdict {verdict.replace(" ", "-")}">{escape(text or verdict)}</span>'
 
 
 def _p(value: float) -> str:
