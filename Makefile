@@ -39,6 +39,7 @@ $(STAMP): requirements.lock $(if $(wildcard $(PY)),,missing)
 
 demo: $(STAMP) ## real MNIST in minutes: every figure, few epochs
 	@$(SNAKEMAKE) --configfile presets/demo.yaml $(ARGS)
+	@[ ! -f results/demo/claims/claims.md ] || sed -n '/^Verdicts on/,$$p' results/demo/claims/claims.md
 	@echo "Report: $(CURDIR)/results/demo/report.html"
 
 demo-cifar: $(STAMP) ## real CIFAR-10 in minutes; where a mirror is needed: make demo-cifar ARGS=mirror.yaml

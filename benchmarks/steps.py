@@ -1,221 +1,51 @@
 """One step of DP-SGD: ours, its peers, and plain SGD, on one CPU thread unless a table is about cores."""
 
-import itertools
 import os
 import subprocess
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.contestants import (
+    BFLOAT16,
+    CLIP,
+    FAST_SGD,
+    FUSED,
+    GHOST,
+    HOOKS,
+    SGD,
+    SGD_BFLOAT16,
+    UNCLIPPED,
+    Contestant,
+    batch,
+    bfloat16,
+    functions,
+    fused,
+    jax_vmap,
+    lenet,
+    mlp,
+    opacus,
+    sgd,
+    vmap,
+)
 from benchmarks.harness import Row, Spread, Table, Target, check, distance, interleave, ratio, rows, timed
+from dprobust.allocator import SETTINGS, keep_memory
 from dprobust.engines import ENGINES
-from dprobust.models import networks as models
-from dprobust.noise import Noise
 
 ROOT = Path(__file__).parents[1]
-CLIP, NOISE, LR = 1.0, 1.3, 0.05
-UNCLIPPED = 1e9
-TOLERANCE = 1e-5
-SGD, FAST_SGD, FUSED, HOOKS, GHOST = "SGD", "SGD, channels_last", "ours, fused", "Opacus hooks", "Opacus ghost"
-
-Gradients = dict[str, Tensor]
-
-
-class Contestant(NamedTuple):
-    """A training step, and the (clipped) gradient sum that it moves the parameters by, noise aside."""
-
-    step: Callable[[Tensor, Tensor], object]
-    sums: Callable[[Tensor, Tensor], Gradients]
-    private: bool = True
-
-
-class Functions(nn.Module):
-    """The LeNet written with functions: there is no Sequential to reorder."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 20, 5), nn.Conv2d(20, 50, 5)
-        self.fc1, self.fc2, self.logits = nn.Linear(800, 500), nn.Linear(500, 500), nn.Linear(500, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2).flatten(1)
-        return self.logits(F.relu(self.fc2(F.relu(self.fc1(x)))))
-
-
-def lenet(channels: tuple[int, int] = (20, 50), hidden: tuple[int, ...] = (500, 500)) -> nn.Module:
-    settings = {"name": "lenet", "channels": list(channels), "hidden": list(hidden)}
-    return models.build(settings, (1, 28, 28), 10)
-
-
-def functions() -> nn.Module:
-    model = Functions()
-    model.load_state_dict(lenet().state_dict())
-    return model
-
-
-def mlp() -> nn.Module:
-    """The head that is trained on the CIFAR network's features."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(1600, 500), nn.ReLU(), nn.Linear(500, 500), nn.ReLU(), nn.Linear(500, 10))
-
-
-def batch(n: int, *shape: int) -> tuple[Tensor, Tensor]:
-    random = torch.Generator().manual_seed(n)
-    return torch.rand(n, *(shape or (1, 28, 28)), generator=random), torch.randint(10, (n,), generator=random)
-
-
-# The contestants.
-
-
-def _moving(model: nn.Module, sums: Callable[[Tensor, Tensor], Gradients], noise: float) -> Contestant:
-    parameters, steps = dict(model.named_parameters()), itertools.count()
-    drawn = Noise(noise, ("benchmark",), secret=False, device="cpu") if noise else None
-
-    def step(x: Tensor, y: Tensor) -> None:
-        gradients = sums(x, y)
-        with torch.no_grad():
-            noisy = drawn.add(next(steps), gradients) if drawn else gradients
-            for name, parameter in parameters.items():
-                parameter.add_(noisy[name], alpha=-LR / max(1, len(x)))
-
-    return Contestant(step, sums)
-
-
-def sgd(model: nn.Module, memory_format: torch.memory_format = torch.contiguous_format) -> Contestant:
-    model = model.to(memory_format=memory_format)
-    parameters = dict(model.named_parameters())
-
-    def sums(x: Tensor, y: Tensor) -> Gradients:
-        loss = F.cross_entropy(model(x), y, reduction="sum")
-        return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
-
-    return _moving(model, sums, 0)._replace(private=False)
-
-
-def fused(model: nn.Module, noise: float = NOISE) -> Contestant:
-    engine = ENGINES["fused"](model)
-    return _moving(model, lambda x, y: engine(x, y, CLIP)[0], noise)
-
-
-def vmap(model: nn.Module) -> Contestant:
-    def loss(values: Gradients, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(torch.func.functional_call(model, values, (x[None],)), y[None])
-
-    gradients = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))
-    values = {name: parameter.detach() for name, parameter in model.named_parameters()}
-
-    def sums(x: Tensor, y: Tensor) -> Gradients:
-        each = gradients(values, x, y)
-        norms = torch.stack([g.flatten(1).norm(dim=1) for g in each.values()]).norm(dim=0)
-        weights = (CLIP / norms).clamp(max=1)
-        return {name: torch.tensordot(weights, g, 1) for name, g in each.items()}
-
-    return _moving(model, sums, NOISE)
-
-
-def opacus(model: nn.Module, mode: str) -> Contestant:
-    """Opacus as `PrivacyEngine.make_private` puts it together."""
-    from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
-    from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
-    from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
-
-    warnings.filterwarnings("ignore", "Full backward hook is firing")
-    plain, settings = torch.optim.SGD(model.parameters(), LR), {"noise_multiplier": NOISE, "max_grad_norm": CLIP}
-    if mode == "ghost":
-        wrapped = GradSampleModuleFastGradientClipping(model, max_grad_norm=CLIP, use_ghost_clipping=True)
-        optimizer = DPOptimizerFastGradientClipping(plain, **settings, expected_batch_size=256)
-        criterion = DPLossFastGradientClipping(wrapped, optimizer, nn.CrossEntropyLoss())
-        gather = optimizer.accumulate
-    else:
-        wrapped = GradSampleModule(model, force_functorch=mode == "functorch")
-        optimizer = DPOptimizer(plain, **settings, expected_batch_size=256)
-        criterion, gather = nn.CrossEntropyLoss(), optimizer.clip_and_accumulate
-
-    def backward(x: Tensor, y: Tensor) -> None:
-        optimizer.zero_grad()
-        criterion(wrapped(x), y).backward()
-
-    def step(x: Tensor, y: Tensor) -> None:
-        backward(x, y)
-        optimizer.step()
-
-    def sums(x: Tensor, y: Tensor) -> Gradients:
-        backward(x, y)
-        gather()
-        found = {name: parameter.summed_grad for name, parameter in model.named_parameters()}
-        optimizer.zero_grad()
-        return found
-
-    return Contestant(step, sums)
-
-
-def jax_vmap(model: nn.Module) -> Contestant:
-    """jit(vmap(grad)) of the LeNet, with noise and update in the same compiled function."""
-    import jax
-    from jax import lax
-    from jax import numpy as jnp
-
-    def logits(p: Mapping, x: jax.Array) -> jax.Array:
-        x = x[None]
-        for name in ("conv1", "conv2"):
-            x = lax.conv_general_dilated(
-                x, p[f"{name}.weight"], (1, 1), "VALID", dimension_numbers=("NCHW", "OIHW", "NCHW")
-            )
-            x = jax.nn.relu(x + p[f"{name}.bias"][:, None, None])
-            x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
-        x = x.reshape(-1)
-        for name in ("fc1", "fc2"):
-            x = jax.nn.relu(p[f"{name}.weight"] @ x + p[f"{name}.bias"])
-        return p["logits.weight"] @ x + p["logits.bias"]
-
-    def loss(p: Mapping, x: jax.Array, y: jax.Array) -> jax.Array:
-        return -jax.nn.log_softmax(logits(p, x))[y]
-
-    @jax.jit
-    def clipped(p: Mapping, x: jax.Array, y: jax.Array) -> dict:
-        each = jax.vmap(jax.grad(loss), (None, 0, 0))(p, x, y)
-        squares = sum(jnp.square(g).reshape(len(x), -1).sum(1) for g in each.values())
-        weights = jnp.minimum(1, CLIP / jnp.sqrt(squares))
-        return {name: jnp.tensordot(weights, g, 1) for name, g in each.items()}
-
-    @jax.jit
-    def update(p: Mapping, key: jax.Array, x: jax.Array, y: jax.Array) -> tuple[dict, jax.Array]:
-        key, *keys = jax.random.split(key, len(p) + 1)
-        sums = clipped(p, x, y)
-        moved = {
-            name: p[name] - LR / len(x) * (sums[name] + NOISE * jax.random.normal(k, p[name].shape))
-            for name, k in zip(p, keys, strict=True)
-        }
-        return moved, key
-
-    state = [{name: jnp.asarray(p.detach().numpy()) for name, p in model.named_parameters()}, jax.random.key(0)]
-
-    def step(x: Tensor, y: Tensor) -> None:
-        state[:] = update(*state, x.numpy(), y.numpy())
-        jax.block_until_ready(state)
-
-    def sums(x: Tensor, y: Tensor) -> Gradients:
-        return {name: torch.tensor(jax.device_get(g)) for name, g in clipped(state[0], x.numpy(), y.numpy()).items()}
-
-    return Contestant(step, sums)
-
-
-# The tables.
 
 
 def tables(quick: bool) -> Iterator[Table]:
     torch.set_num_threads(1)
+    keep_memory()  # as every job of the workflow does
     yield lenet_steps(256, 2 if quick else 21)
     yield head_steps(200, 3 if quick else 101)
+    yield kept(256, 3 if quick else 20, 1 if quick else 7)
     yield poisson(256, 8, 2 if quick else 21)
     yield memory(256, 1 if quick else 3)
     yield from growth([32, 256] if quick else [32, 64, 128, 256, 512, 1024, 2048], 2 if quick else 9)
@@ -232,7 +62,7 @@ def verified(contestants: dict[str, Contestant], model: nn.Module, x: Tensor, y:
     }
     for name, c in contestants.items():
         errors = [distance(c.sums(*part), sums) for part, sums in zip(parts, expected[c.private], strict=True)]
-        check(name, errors, TOLERANCE)
+        check(name, errors, c.tolerance)
     return contestants
 
 
@@ -248,6 +78,9 @@ def lenet_steps(n: int, rounds: int) -> Table:
         FUSED: fused(lenet()),
         "ours, fused, written with functions": fused(functions()),
         "ours, fused, without noise": fused(lenet(), noise=0),
+        SGD_BFLOAT16: sgd(lenet(), torch.channels_last, torch.bfloat16),
+        BFLOAT16: bfloat16(lenet()),
+        "ours, bfloat16, without noise": bfloat16(lenet(), noise=0),
         GHOST: opacus(lenet(), "ghost"),
         HOOKS: opacus(lenet(), "hooks"),
         "Opacus functorch": opacus(lenet(), "functorch"),
@@ -266,7 +99,7 @@ def lenet_steps(n: int, rounds: int) -> Table:
         FAST_SGD,
         [
             Target("fused step / fastest SGD step", ratio(samples, FUSED, FAST_SGD), 1.6),
-            Target("the same, the aim", ratio(samples, FUSED, FAST_SGD), 1.25),
+            *_aims("LeNet", samples, FAST_SGD),
             Target("Opacus hooks / fused", ratio(samples, HOOKS, FUSED), 9, at_most=False),
             Target("Opacus ghost / fused", ratio(samples, GHOST, FUSED), 1.7, at_most=False),
         ],
@@ -274,13 +107,60 @@ def lenet_steps(n: int, rounds: int) -> Table:
     )
 
 
+def _aims(what: str, samples: Mapping[str, list[float]], reference: str) -> list[Target]:
+    """Of a private step against SGD in the same precision, and in bfloat16 against the fastest in float32 too."""
+    return [
+        Target(f"{what}, fused step / fastest SGD step, the aim", ratio(samples, FUSED, reference), 1.2),
+        Target(f"{what}, bfloat16 step / fastest float32 SGD step", ratio(samples, BFLOAT16, reference), 0.85),
+        Target(f"{what}, bfloat16 step / bfloat16 SGD step", ratio(samples, BFLOAT16, SGD_BFLOAT16), 1.2),
+    ]
+
+
 def head_steps(n: int, rounds: int) -> Table:
     x, y = batch(n, 1600)
     contestants = {SGD: sgd(mlp()), FUSED: fused(mlp()), "ours, fused, without noise": fused(mlp(), noise=0)}
+    contestants |= {SGD_BFLOAT16: sgd(mlp(), computed_in=torch.bfloat16), BFLOAT16: bfloat16(mlp())}
+    contestants |= {"ours, bfloat16, without noise": bfloat16(mlp(), noise=0)}
     contestants |= {GHOST: opacus(mlp(), "ghost"), HOOKS: opacus(mlp(), "hooks")}
     samples = _steps(verified(contestants, mlp(), x, y), x, y, rounds)
-    target = Target("CIFAR head, fused step / SGD step", ratio(samples, FUSED, SGD), 1.5)
-    return Table(f"A step on the CIFAR head 1600-500-500-10, batch {n}", "ms", rows(samples, 1e3, SGD), SGD, [target])
+    targets = [
+        Target("CIFAR head, fused step / SGD step", ratio(samples, FUSED, SGD), 1.5),
+        *_aims("CIFAR head", samples, SGD),
+    ]
+    return Table(f"A step on the CIFAR head 1600-500-500-10, batch {n}", "ms", rows(samples, 1e3, SGD), SGD, targets)
+
+
+KEPT = {
+    FAST_SGD: lambda: sgd(lenet(), torch.channels_last),
+    FUSED: lambda: fused(lenet()),
+    BFLOAT16: lambda: bfloat16(lenet()),
+}
+
+
+def kept(n: int, steps: int, rounds: int) -> Table:
+    """Steps with malloc as jobs have it (`dprobust.allocator`), and as it comes."""
+    title = f"A step on LeNet, batch {n}, by what malloc does with freed memory, a fresh process of {steps} steps each"
+    names = {(name, keeps): f"{name}, {'kept' if keeps else 'given back'}" for name in KEPT for keeps in (True, False)}
+    samples = interleave(
+        {
+            text: lambda name=name, keeps=keeps: float(_python(f"steps.seconds({name!r}, {n}, {steps}, {keeps})"))
+            for (name, keeps), text in names.items()
+        },
+        rounds,
+        warm_up=0,
+    )
+    return Table(title, "ms", rows(samples, 1e3, names[FAST_SGD, True]), names[FAST_SGD, True])
+
+
+def seconds(name: str, n: int, steps: int, keeps: bool) -> None:
+    """Print the seconds a step takes."""
+    torch.set_num_threads(1)
+    if keeps:
+        keep_memory()
+    contestant, (x, y) = KEPT[name](), batch(n)
+    for _ in range(3):
+        contestant.step(x, y)
+    print(timed(lambda: [contestant.step(x, y) for _ in range(steps)])() / steps)
 
 
 def poisson(n: int, steps: int, rounds: int) -> Table:
@@ -405,6 +285,7 @@ def _side_by_side(jobs: int, threads: int, steps: int) -> float:
 def worker(threads: int, steps: int) -> None:
     """Wait for a line, take the steps, print the seconds."""
     torch.set_num_threads(threads)
+    keep_memory()
     contestant, (x, y) = fused(lenet()), batch(256)
     for _ in range(3):
         contestant.step(x, y)
@@ -447,4 +328,6 @@ def profile(n: int, steps: int) -> Table:
 
 def _python(call: str) -> str:
     command = [sys.executable, "-c", f"from benchmarks import steps; {call}"]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    # malloc as it comes: what is measured sets it itself.
+    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env=clean).stdout

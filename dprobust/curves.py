@@ -1,9 +1,10 @@
 """Curves of accuracy against the size of an attack: a colour a run, a line style an attack, and the gap of two runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +13,8 @@ from matplotlib.ticker import PercentFormatter
 
 from dprobust.runs import Run
 from dprobust.showing import Given
-from dprobust.style import PAPER, STYLE, colours, head, legend, over_seeds, runs_key, short, wrapped
+from dprobust.statistics import Sample, difference, estimate, ratio
+from dprobust.style import PAPER, STYLE, colours, head, legend, runs_key, short, wrapped
 
 STYLES = (
     {"linestyle": "-", "linewidth": 1.7},
@@ -34,35 +36,78 @@ class Words(NamedTuple):
     """Heading of the attacks in the legend."""
 
 
+Outcomes = Mapping[tuple[str, str], np.ndarray]
+"""(run name, attack) -> whether each image is right, float64 (seeds, eps, images), the same images for all."""
+
+
+def outcomes(
+    given: Given, metric: str, right: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+) -> Outcomes:
+    """The outcomes of the runs of a display, from the arrays of its metric.
+
+    Args:
+        right: function of the arrays of a record that gives, by attack, what is right, bool (eps, images).
+    """
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
+    names = [run.name for run in given.runs]
+    for (of, _, run, _), arrays in sorted(given.arrays.items(), key=lambda item: item[0][3]):
+        if of == metric and run in names:
+            for attack, values in right(arrays).items():
+                found.setdefault((run, attack), []).append(values)
+    return {key: np.stack(values).astype(np.float64) for key, values in found.items()}
+
+
 def curves(
     given: Given,
-    values: pd.DataFrame,
+    right: Outcomes,
+    eps: Sequence[float],
     attack: str,
     names: Mapping[str, str],
     words: Words,
+    relative: bool = False,
     gap: bool = False,
     stated: Sequence[Sequence[float]] = (),
 ) -> tuple[Figure, pd.DataFrame]:
-    """Draw accuracies over eps, with bands from the smallest to the largest value over seeds.
+    """Draw accuracies over eps; bands are 95 % intervals over seeds and images (`dprobust.statistics`).
 
     Args:
         given: of the display.
-        values: rows with columns run, seed, eps, value (0 to 1), and one, `attack`, that names the attack.
-        attack: name of that column.
+        right: outcomes of each run under each attack.
+        eps: sizes of the attack, as in `right`.
+        attack: what tells attacks apart, name of a column of the numbers.
         names: the attacks to draw, in the order of the line styles -> their names in the legend.
         words: what stands on the figure.
-        gap: show the gap between the first two runs in a lower panel.
+        relative: divide by the accuracy at the first eps.
+        gap: show the gap between the first two runs in a lower panel, images and seeds paired.
         stated: gaps that the paper states, as (eps, percentage points).
 
     Returns:
-        The figure, and the numbers in it: run, minus, the attack's column, eps, mean, min, max, seeds: of a run, or
-        what is left of its values less those of the run `minus` (of the same seed).
+        The figure, and the numbers in it: run, minus, the attack's column, eps, mean, low, high, seeds: of a run, or
+        of its values less those of the run `minus`.
     """
     runs = given.runs
-    values = values[values["run"].isin([run.name for run in runs]) & values[attack].isin(list(names))]
-    drawn = over_seeds(values, ["run", attack, "eps"])
-    drawn.insert(1, "minus", "")
-    gaps = _gaps(values, attack, runs) if gap else drawn[:0]
+
+    def rows(run: str, name: str, minus: str = "") -> Iterator[dict[str, object]]:
+        values, other = right[run, name], right.get((minus, name))
+        for i, size in enumerate(eps):
+            parts, combine = (values[:, i],), _same
+            if relative:
+                parts, combine = (values[:, 0], values[:, i]), ratio
+            if other is not None:
+                parts = (*parts, *((other[:, 0],) if relative else ()), other[:, i])
+                combine = _relative_difference if relative else difference
+            found = estimate(Sample(parts, combine))
+            low, high = found.interval()
+            yield {"run": run, "minus": minus, attack: name, "eps": size, "mean": found.value, "low": low} | {
+                "high": high,
+                "seeds": found.seeds,
+            }
+
+    drawn = pd.DataFrame(row for run in runs for name in names for row in rows(run.name, name))
+    gaps = drawn[:0]
+    if gap:
+        first, second = (run.name for run in runs[:2])
+        gaps = pd.DataFrame(row for name in names for row in rows(first, name, second))
     shade = colours(runs)
     styles = dict(zip(names, STYLES, strict=False))
     with mpl.rc_context(STYLE):
@@ -95,19 +140,16 @@ def _band(axes: Axes, curve: pd.DataFrame, colour: str, style: Mapping[str, obje
     """A curve over its band, which is lighter where the line is not the solid one."""
     alpha = 0.18 if style["linestyle"] == "-" else 0.09
     axes.plot(curve["eps"], curve["mean"], color=colour, **style)
-    if (curve["seeds"] > 1).any():
-        axes.fill_between(curve["eps"], curve["min"], curve["max"], color=colour, alpha=alpha, linewidth=0)
+    axes.fill_between(curve["eps"], curve["low"], curve["high"], color=colour, alpha=alpha, linewidth=0)
 
 
-def _gaps(values: pd.DataFrame, attack: str, runs: Sequence[Run]) -> pd.DataFrame:
-    """First run less second, over the seeds that both have."""
-    first, second = (run.name for run in runs[:2])
-    wide = values.pivot_table(index=[attack, "seed", "eps"], columns="run", values="value")
-    gaps = (wide[first] - wide[second]).rename("value").dropna().reset_index()
-    found = over_seeds(gaps, [attack, "eps"])
-    found.insert(0, "run", first)
-    found.insert(1, "minus", second)
-    return found
+def _same(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _relative_difference(*parts: np.ndarray) -> np.ndarray:
+    """Of the first run's accuracies, without attack and under it, and the second's."""
+    return parts[1] / parts[0] - parts[3] / parts[2]
 
 
 def _gap_panel(
@@ -118,7 +160,7 @@ def _gap_panel(
     styles: Mapping[str, Mapping[str, object]],
     stated: Sequence[Sequence[float]],
 ) -> None:
-    points = gaps.assign(**{name: 100 * gaps[name] for name in ("mean", "min", "max")})
+    points = gaps.assign(**{name: 100 * gaps[name] for name in ("mean", "low", "high")})
     for name, style in styles.items():
         _band(axes, points[points[attack] == name], "#333333", style)
     for eps, gap in stated:

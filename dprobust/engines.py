@@ -5,9 +5,10 @@ For a batch of N examples with gradients g_i of a loss, the cross-entropy if no 
     sum_i g_i / max(1, ||g_i||_2 / C)    and    ||g_1||_2, ..., ||g_N||_2,
 
 with the norm taken over all trainable parameters together. The engines agree up to round-off and differ in
-speed. An engine, `engine = ENGINES["fused"](model)`, is called at every step, `engine(x, y, clip)`, with the
-arguments and results of `clipped_gradient_sum`. It leaves the model as it was: no hooks, no `.grad`, no new
-attributes, no other values in buffers.
+speed; but `bfloat16` clips and sums nearby gradients g_i, under the same bound. An engine,
+`engine = ENGINES["fused"](model)`, is called at every step, `engine(x, y, clip)`, with the arguments and results of
+`clipped_gradient_sum`. It leaves the model as it was: no hooks, no `.grad`, no new attributes, no other values in
+buffers.
 
 The bound holds with round-off, for every model that is accepted: what an example adds has norm at most
 C (1 + 1e-6). An example whose gradient is not finite adds nothing; its norm is returned as it is. What remains of
@@ -26,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from dprobust import fused, probing
+from dprobust import fused, probing, rounded
 from dprobust.clipping import CLIP_FUNCTIONS, SLACK, Result, clip_explicit, coefficients
+from dprobust.errors import UserError
 from dprobust.gradients import CONV_WEIGHT_GRADIENTS, each
 from dprobust.objectives import Loss, check_targets, cross_entropy, losses
 
@@ -130,6 +132,20 @@ class FusedEngine(Engine):
                 warnings.warn(f"clipping falls back to torch.func, which is slow: {reason}", stacklevel=3)
                 _WARNED.add(self.model)
         return FunctionalEngine(self.model, self.clip_function, self.loss)._clipped_sum(parameters, x, y, clip)
+
+
+class Bfloat16Engine(Engine):
+    """In bfloat16 (see `dprobust.rounded`): the sum of other, nearby gradients, clipped as exactly; sooner.
+
+    A model that its rules do not cover, or that is not in float32, is refused with a UserError of one line: no other
+    engine takes over, which would give other numbers.
+    """
+
+    def _clipped_sum(self, parameters: Parameters, x: Tensor, y: Tensor, clip: float) -> Result:
+        try:
+            return rounded.clipped_sum(self.model, parameters, x, y, clip, self.clip_function, self.loss)
+        except fused.Unsupported as reason:
+            raise UserError(f"engine: bfloat16 cannot clip this model: {reason}; use fused") from None
 
 
 class FunctionalEngine(Engine):
@@ -310,6 +326,7 @@ class GhostEngine(_OpacusEngine):
 
 ENGINES: dict[str, type[Engine]] = {
     "fused": FusedEngine,
+    "bfloat16": Bfloat16Engine,
     "ghost": GhostEngine,
     "hooks": HooksEngine,
     "functional": FunctionalEngine,

@@ -28,14 +28,13 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from dprobust import clipping, probing
 from dprobust.gradients import CONV_WEIGHT_GRADIENTS, Lookup, Measure, PositionSum, Product, Use, chunks
-from dprobust.layers import pooling_first
+from dprobust.layers import pooling_first, quick_pooling
 from dprobust.objectives import Loss, cross_entropy, losses
 from dprobust.probing import check_outputs
 
-NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+Gradient = PositionSum | Lookup | Product
 
-# Explicit gradients of more elements than this have norms in float32 that seldom pass: they are not tried.
-LONG = 2**17
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 # Models whose layers are known to keep examples in their rows, in the modes and with the layers named, and whether
 # they can run on channels-last tensors.
@@ -74,17 +73,18 @@ def clipped_sum(
     channels_last = probe(model, layers, parameters, x) and x.device.type == "cpu"
     with torch.enable_grad(), recording(model, layers, channels_last) as records:
         total = losses(loss, check_outputs(model(x.detach()), len(x)), y).sum()
-        outputs = _backward(total, layers, records, parameters, len(x))
+        outputs = backward(total, layers, records, parameters, len(x))
+    return clipped(parameters, uses_of(outputs), len(x), clip, clip_function)
+
+
+def uses_of(outputs: Sequence[tuple["Record", Tensor]]) -> dict[nn.Parameter, list[Use]]:
+    """The uses of every trainable parameter, from what `backward` gives."""
     uses: dict[nn.Parameter, list[Use]] = defaultdict(list)
     for record, g in outputs:
         for name, parameter in record.layer.named_parameters(recurse=False):
             if parameter.requires_grad:
                 uses[parameter].append(Use(record.layer, name, record.a, g))
-    with torch.no_grad():
-        # Anywhere else than on a CPU, to ask whether care is needed would be to wait for the device.
-        careful = x.device.type != "cpu" or any(p.numel() > LONG for p in parameters.values() if p.dim() > 2)
-        found = None if careful else _clip(parameters, uses, len(x), clip, clip_function, careful=False)
-        return found or _clip(parameters, uses, len(x), clip, clip_function, careful=True)
+    return uses
 
 
 # Which parameters are covered.
@@ -112,13 +112,18 @@ def _rule(layer: nn.Module, name: str) -> tuple | None:
     kind = type(layer)
     if name not in ("weight", "bias") or "forward" in vars(layer):
         return None
-    if kind is nn.Linear or kind in CONV_WEIGHT_GRADIENTS:
+    if product_layer(layer):
         return (Product, getattr(layer, "groups", 1)) if name == "weight" else (PositionSum,)
     if kind in NORMS and not getattr(layer, "track_running_stats", False):
         return (PositionSum,)
     if kind is nn.Embedding and layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse:
         return (Lookup,)
     return None
+
+
+def product_layer(layer: nn.Module) -> bool:
+    """Whether a layer multiplies its input by its weight: a linear layer, or a convolution."""
+    return type(layer) is nn.Linear or type(layer) in CONV_WEIGHT_GRADIENTS
 
 
 # The pass through the model.
@@ -130,43 +135,56 @@ def recording(
     layers: Mapping[nn.Module, str],
     channels_last: bool,
     values: Mapping[nn.Parameter, Tensor] | None = None,
+    factors: torch.dtype | None = None,
 ) -> Iterator[list[Record]]:
     """While it lasts, forward passes append every application of one of the `layers` to the list it yields.
 
     The layers compute with detached copies of their parameters (or of `values` in their place), so that a gradient
-    which still reaches a parameter itself comes from a use outside of its layer.
+    which still reaches a parameter itself comes from a use outside of its layer. With `factors` linear layers and
+    convolutions compute in that type.
     """
     records: list[Record] = []
-    sequences = [m for m in model.modules() if type(m) is nn.Sequential and "forward" not in vars(m)]
+    own = [m for m in model.modules() if "forward" not in vars(m)]
+    sequences, pools = ([m for m in own if type(m) is kind] for kind in (nn.Sequential, nn.MaxPool2d))
     try:
         for layer, name in layers.items():
-            layer.forward = _recorded(layer, name, records, channels_last, values or {})
+            layer.forward = _recorded(layer, name, records, channels_last, values or {}, factors)
         for sequence in sequences:
             sequence.forward = pooling_first(sequence)
+        for pool in pools if factors else ():  # in float32 PyTorch's own is as fast
+            pool.forward = quick_pooling(pool)
         yield records
     finally:
-        for module in (*layers, *sequences):
+        for module in (*layers, *sequences, *pools):
             vars(module).pop("forward", None)
 
 
 def _recorded(
-    layer: nn.Module, path: str, records: list[Record], channels_last: bool, values: Mapping[nn.Parameter, Tensor]
+    layer: nn.Module,
+    path: str,
+    records: list[Record],
+    channels_last: bool,
+    values: Mapping[nn.Parameter, Tensor],
+    factors: torch.dtype | None,
 ) -> Callable[[Tensor], Tensor]:
     own, detached = layer._parameters, dict(layer._parameters)
     dtype = next(layer.parameters(recurse=False)).dtype
+    cast = factors if product_layer(layer) else None
     for name, parameter in layer.named_parameters(recurse=False):
         copy = values.get(parameter, parameter).detach()
+        copy = copy.to(cast) if cast else copy
         if channels_last and type(layer) is nn.Conv2d and name == "weight":
             copy = copy.clone(memory_format=torch.channels_last)
         detached[name] = copy.requires_grad_(parameter.requires_grad)
 
     def forward(input: Tensor) -> Tensor:
+        input = input.to(cast) if cast else input
         layer._parameters = detached
         try:
             output = type(layer).forward(layer, input)
         finally:
             layer._parameters = own
-        if any(t.is_floating_point() and t.dtype != dtype for t in (input, output)):
+        if factors is None and any(t.is_floating_point() and t.dtype != dtype for t in (input, output)):
             raise ValueError(
                 f"{path} has parameters in {dtype}, but computes {output.dtype} from {input.dtype}: take autocast and "
                 'casts out of the model, or use the engine "functional"'
@@ -179,7 +197,7 @@ def _recorded(
     return forward
 
 
-def _backward(
+def backward(
     target: Tensor,
     layers: Mapping[nn.Module, str],
     records: Sequence[Record],
@@ -260,12 +278,33 @@ def _check_rows(
         targets = outputs @ torch.arange(1, outputs.shape[1] + 1, device=x.device, dtype=outputs.dtype)
         for row, target in enumerate(targets):
             others = [i for i in range(len(x)) if i != row]
-            for record, g in _backward(target, layers, records, trained, len(x), retain_graph=True):
+            for record, g in backward(target, layers, records, trained, len(x), retain_graph=True):
                 if (g[others].abs() > 0).any():
                     raise Unsupported(f"row i of {layers[record.layer]} does not belong to example i")
 
 
 # Clipping.
+
+
+def gradient(parameter: nn.Parameter, uses: Sequence[Use]) -> Gradient:
+    """The per-example gradients of a parameter, by its rule."""
+    return _rule(uses[0].layer, uses[0].name)[0](parameter, uses)
+
+
+def clipped(
+    parameters: Mapping[str, nn.Parameter],
+    uses: Mapping[nn.Parameter, Sequence[Use]],
+    n: int,
+    clip: float,
+    clip_function: str,
+    rule: Callable[[nn.Parameter, Sequence[Use]], Gradient] = gradient,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Clipped sum and norms (n,) of the per-example gradients that `rule` finds from the uses of a parameter."""
+    with torch.no_grad():
+        # Anywhere else than on a CPU, to ask whether care is needed would be to wait for the device.
+        careful = next(iter(parameters.values())).device.type != "cpu"
+        found = None if careful else _clip(parameters, uses, n, clip, clip_function, rule, careful=False)
+        return found or _clip(parameters, uses, n, clip, clip_function, rule, careful=True)
 
 
 def _clip(
@@ -274,54 +313,38 @@ def _clip(
     n: int,
     clip: float,
     clip_function: str,
+    rule: Callable[[nn.Parameter, Sequence[Use]], Gradient],
     careful: bool,
 ) -> tuple[dict[str, Tensor], Tensor] | None:
     """Clipped sum and norms; without care None if the bound does not hold, or a gradient is not finite."""
     measure = Measure(clipping.squares if careful else clipping.squares_by_blocks)
-    gradients = {name: _gradient(p, uses[p]) for name, p in parameters.items() if p in uses and p.numel()}
+    gradients = {name: rule(p, uses[p]) for name, p in parameters.items() if p in uses and p.numel()}
     explicit = {name: gradient for name, gradient in gradients.items() if gradient.explicit}
-    # In the precision of the gradients, and in float64.
-    squared = next(iter(parameters.values())).new_zeros(n)
-    sure = torch.zeros_like(squared, dtype=torch.float64)
+    first = next(iter(parameters.values()))
+    squared = first.new_zeros(n, dtype=torch.float64)
     for gradient in gradients.values():
         if not gradient.explicit:
-            fast, slow = gradient.squared_norms(measure)
-            squared += fast
-            sure += slow
+            squared += gradient.squared_norms(measure)
 
-    blocks = {} if careful else {name: clipping.Blocks(n, parameters[name].numel(), squared) for name in explicit}
-    totals = {name: squared.new_zeros(parameters[name].numel()) for name in explicit}
+    totals = {name: first.new_zeros(parameters[name].numel()) for name in explicit}
     elements = sum(gradient.elements for gradient in explicit.values())
     for rows in chunks(squared, elements) if explicit else ():
         products = {name: gradient.per_example(rows) for name, gradient in explicit.items()}
-        for name, product in products.items():
-            squared[rows] += torch.linalg.vector_norm(product, dim=1).square()
-            if careful:
-                sure[rows] += clipping.squares(product)
-            else:
-                blocks[name].put(rows, product)
-        norms = squared[rows].sqrt()
-        if careful:
-            norms, weights = clipping.settle(norms, sure[rows], clip, clip_function)
-            if squared.device.type != "cpu" or not norms.isfinite().all():
-                products = {name: clipping.without(p, ~norms.isfinite()) for name, p in products.items()}
-        else:
-            weights = clipping.CLIP_FUNCTIONS[clip_function](norms, clip)
+        for product in products.values():
+            squared[rows] += measure.squares(product)
+        norms, weights = clipping.factors(squared[rows], first.dtype, clip, clip_function)
+        if careful and (squared.device.type != "cpu" or not norms.isfinite().all()):
+            products = {name: clipping.without(p, ~norms.isfinite()) for name, p in products.items()}
         for name, product in products.items():
             totals[name].addmv_(product.T, weights)
 
-    norms = squared.sqrt()
+    norms, weights = clipping.factors(squared, first.dtype, clip, clip_function)
     if careful:
-        norms, weights = clipping.settle(norms, sure, clip, clip_function)
         for name, gradient in gradients.items():
             if name not in explicit:
                 gradient.drop(~norms.isfinite())
-    else:
-        weights = clipping.CLIP_FUNCTIONS[clip_function](norms, clip)
-        sure = sum((block.squares() for block in blocks.values()), sure)
-        sure = clipping.at_least(sure, sum(p.numel() for p in parameters.values()))
-        if clipping.doubtful(norms, weights, sure, clip).any():
-            return None
+    elif not clipping.bounded(norms, weights, squared, sum(p.numel() for p in parameters.values()), clip):
+        return None
 
     sums = {}
     for name, parameter in parameters.items():
@@ -332,8 +355,3 @@ def _clip(
         else:
             sums[name] = torch.zeros_like(parameter)
     return sums, norms
-
-
-def _gradient(parameter: nn.Parameter, uses: Sequence[Use]) -> PositionSum | Lookup | Product:
-    kind = _rule(uses[0].layer, uses[0].name)[0]
-    return kind(parameter, uses)

@@ -1,8 +1,7 @@
 """The gradient of one parameter for each example of a batch, from the inputs and output gradients of its layers.
 
-Every rule gives squared norms twice: in the precision of the gradients, and in float64 with a known error, by a
-function from `dprobust.clipping`. Both are of what `weighted_sum` adds, element for element, and not of what it would
-be without round-off.
+Every rule gives squared norms in float64 with a known error, by a function from `dprobust.clipping`: those of what
+`weighted_sum` adds, element for element, and not of what it would be without round-off.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from dprobust.clipping import Squares, squares, without
 
 # Elements that the temporary tensors of one chunk of examples may hold: what stays in the cache of a CPU
 # core, and what keeps any other device busy.
-CPU_CHUNK, DEVICE_CHUNK = 2**20, 2**26
+CPU_CHUNK, DEVICE_CHUNK = 2**21, 2**26
 # To write and read an element of an explicit gradient takes as long as this many multiplications.
 ELEMENT_COST = 8
 
@@ -69,8 +68,9 @@ class PositionSum:
             return g.reshape(len(g), -1, *parameter.shape).sum(1)
         return g.reshape(*g.shape[:2], -1).sum(2)
 
-    def squared_norms(self, measure: Measure) -> tuple[Tensor, Tensor]:
-        return _fast(self.per_example), measure.lasting(self.per_example)
+    def squared_norms(self, measure: Measure) -> Tensor:
+        """(N,), float64."""
+        return measure.lasting(self.per_example)
 
     def drop(self, missing: Tensor) -> None:
         """Let the examples `missing` (N,) add nothing."""
@@ -78,10 +78,6 @@ class PositionSum:
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         return torch.tensordot(weights, self.per_example, 1)
-
-
-def _fast(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows.flatten(1), dim=1).square()
 
 
 def _normalised(layer: nn.Module, a: Tensor) -> Tensor:
@@ -123,8 +119,8 @@ class Lookup:
             merged.append((same & ~again).to(g.dtype) @ g[rows])
         return torch.cat(merged)
 
-    def squared_norms(self, measure: Measure) -> tuple[Tensor, Tensor]:
-        return _fast(self.g), measure.squares(self.g)
+    def squared_norms(self, measure: Measure) -> Tensor:
+        return measure.squares(self.g)
 
     def drop(self, missing: Tensor) -> None:
         self.g = without(self.g, missing)
@@ -163,26 +159,21 @@ class Product:
             return gradient.view(out, *kernel, fan_in).movedim(-1, 1).contiguous()
         return gradient.view(self.parameter.shape)
 
-    def squared_norms(self, measure: Measure) -> tuple[Tensor, Tensor]:
+    def squared_norms(self, measure: Measure) -> Tensor:
         if self.positions == 1 and len(self.uses) == 1 and self.groups == 1:
             return self._of_one_position(measure)
         found = []
         for rows in chunks(self.uses[0].g, self.elements):
             a, g = self._factors(rows)
             found.append(self._of_pairs(a, g))
-        exact = torch.cat(found)
-        return exact.to(self.parameter.dtype), exact
+        return torch.cat(found)
 
-    def _of_one_position(self, measure: Measure) -> tuple[Tensor, Tensor]:
+    def _of_one_position(self, measure: Measure) -> Tensor:
         """From the norms of the two factors: nothing can cancel."""
-        fast, exact = [], []
         (use,) = self.uses
-        for rows in chunks(use.g, self.elements):
-            a, g = self._factors(rows)
-            fast.append((torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(g, dim=-1)).square().view(-1))
-            exact.append(measure.squares(a))
+        found = [measure.squares(self._unfold(use.layer, use.a[rows])) for rows in chunks(use.g, self.elements)]
         # Only one of the factors may be too short by the error of a block; the other is also that of the bias.
-        return torch.cat(fast), torch.cat(exact) * measure.lasting(use.g)
+        return torch.cat(found) * measure.lasting(use.g)
 
     def _of_pairs(self, a: Tensor, g: Tensor) -> Tensor:
         """From all pairs of positions, in float64, with what the result may be too small by.

@@ -58,6 +58,60 @@ def pooling_first(sequence: nn.Sequential) -> Callable[[Tensor], Tensor]:
     return forward
 
 
+def quick_pooling(layer: nn.MaxPool2d) -> Callable[[Tensor], Tensor]:
+    """Forward pass of max-pooling, by `_HalvingPool` where that is the same."""
+
+    def forward(input: Tensor) -> Tensor:
+        same = input.dim() == 4 and input.device.type == "cpu" and input.is_floating_point()
+        # In memory the channels of a pixel are neighbours.
+        if same and _halves(layer) and min(input.shape) > 1 and input.is_contiguous(memory_format=torch.channels_last):
+            return _HalvingPool.apply(input)
+        return type(layer).forward(layer, input)
+
+    return forward
+
+
+def _halves(layer: nn.MaxPool2d) -> bool:
+    def all_are(setting: int | tuple[int, ...], value: int) -> bool:
+        return setting in (value, (value, value))
+
+    windows = all_are(layer.kernel_size, 2) and all_are(layer.stride, 2) and all_are(layer.dilation, 1)
+    return windows and all_are(layer.padding, 0) and not layer.ceil_mode and not layer.return_indices
+
+
+class _HalvingPool(torch.autograd.Function):
+    """Max-pooling in windows of 2 x 2, first of neighbouring rows, whose elements are long runs in memory, then of what
+    is left in a row. Where values are equal the upper gets the gradient, or the left one."""
+
+    @staticmethod
+    def forward(ctx, input: Tensor) -> Tensor:
+        height, width = (size - size % 2 for size in input.shape[2:])
+        pixels = input.permute(0, 2, 3, 1)[:, :height, :width]
+        upper, lower = pixels[:, ::2], pixels[:, 1::2]
+        rows = torch.maximum(upper, lower)
+        left, right = rows[:, :, ::2], rows[:, :, 1::2]
+        ctx.shape, ctx.rises = input.shape, (lower - upper, right - left)
+        return torch.maximum(left, right).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (n, channels, height, width), (down, across) = ctx.shape, ctx.rises
+        left, right = _divided(gradient.permute(0, 2, 3, 1), across)
+        rows = torch.stack([left, right], 3).view(down.shape)
+        whole = height % 2 == width % 2 == 0
+        found = (gradient.new_empty if whole else gradient.new_zeros)(n, height, width, channels)
+        pixels = found[:, : height - height % 2, : width - width % 2]
+        upper, lower = _divided(rows, down)
+        pixels[:, ::2], pixels[:, 1::2] = upper, lower
+        return found.permute(0, 3, 1, 2)
+
+
+def _divided(gradient: Tensor, rise: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of the maximum of two tensors: to the second where it is above the first by a positive `rise`."""
+    second = torch.ops.aten.threshold_backward(gradient, rise, 0)
+    return gradient - second, second
+
+
 def _image_convolution(layer: nn.Conv2d, input: Tensor) -> Tensor:
     if input.requires_grad and input.dim() == 4 and input.device.type == "cpu":
         return _ImageConvolution.apply(input, layer)

@@ -28,6 +28,9 @@ from dprobust import seeds
 GRID = 2.0**-20
 """Spacing of the noisy sums in standard deviations of the noise, which is first rounded down to a power of 2."""
 
+BLOCK = 2**15
+"""Numbers that are drawn at a time on the CPU: 256 KiB."""
+
 Gradients = Mapping[str, Tensor]
 
 
@@ -46,33 +49,56 @@ class Noise:
         if not 0 < std < math.inf:
             raise ValueError(f"std must be positive and finite, not {std}")
         self.std, self.stream, self.secret, self.device = std, stream, secret, torch.device(device)
-        self._buffer = torch.empty(0, dtype=torch.float64)  # kept: a new one each step would be paged in each step
+        # On the CPU a block is drawn, scaled, added and rounded while it is in the cache of a core.
+        self._block = torch.empty(BLOCK, dtype=torch.float64)
 
-    def draw(self, step: int, n: int) -> Tensor:
-        """Standard normal numbers (n,) of a step, float64, in memory that the next call uses again."""
+    def sampler(self, step: int) -> Callable[[int], Tensor]:
+        """The stream of a step: a function of n that gives its next n standard normal numbers (n,), float64.
+
+        On the CPU they are in memory that the next call uses again, and are the same ones however many are asked for at
+        a time.
+        """
         if self.device.type != "cpu" and not self.secret:
             random = seeds.generator(*self.stream, "noise", step, device=self.device)
-            return torch.empty(n, dtype=torch.float64, device=self.device).normal_(generator=random)
-        random = seeds.secret_normal_generator() if self.secret else seeds.normal_generator(*self.stream, "noise", step)
-        if len(self._buffer) != n:
-            self._buffer = torch.empty(n, dtype=torch.float64)
-        random.standard_normal(out=self._buffer.numpy())
-        return self._buffer.to(self.device)
+            return lambda n: torch.empty(n, dtype=torch.float64, device=self.device).normal_(generator=random)
+        numpy = seeds.secret_normal_generator() if self.secret else seeds.normal_generator(*self.stream, "noise", step)
+
+        def normal(n: int) -> Tensor:
+            block = self._block[:n] if n <= BLOCK else torch.empty(n, dtype=torch.float64)
+            numpy.standard_normal(out=block.numpy())
+            return block.to(self.device)
+
+        return normal
+
+    def draw(self, step: int, n: int) -> Tensor:
+        """The first n standard normal numbers (n,) of a step, float64, in memory that the next call uses again."""
+        return self.sampler(step)(n)
 
     def add(self, step: int, sums: Gradients) -> dict[str, Tensor]:
         """The sums with the noise of a step, in new tensors: autograd may give one as the sum of two parameters."""
-        drawn = self.draw(step, sum(value.numel() for value in sums.values())).mul_(self.std)
+        normal, noisy = self.sampler(step), {}
+        if self.device.type == "cpu":
+            for name, value in sums.items():
+                noisy[name] = torch.empty(value.shape, dtype=value.dtype)
+                for part, found in zip(value.reshape(-1).split(BLOCK), noisy[name].view(-1).split(BLOCK), strict=True):
+                    found.copy_(self._round(normal(len(part)).mul_(self.std).add_(part)))
+            return noisy
+        drawn = normal(sum(value.numel() for value in sums.values())).mul_(self.std)
         parts = drawn.split([value.numel() for value in sums.values()])
         for part, value in zip(parts, sums.values(), strict=True):
             part.view(value.shape).add_(value)
-        top = grid_top(self.std)
-        drawn.add_(top).sub_(top)
+        self._round(drawn)
         rounded = {dtype: drawn.to(dtype, copy=True) for dtype in {value.dtype for value in sums.values()}}
-        noisy, start = {}, 0
+        start = 0
         for name, value in sums.items():
             noisy[name] = rounded[value.dtype][start : start + value.numel()].view(value.shape)
             start += value.numel()
         return noisy
+
+    def _round(self, values: Tensor) -> Tensor:
+        """Values (n,), float64, rounded in place to multiples of the grid."""
+        top = grid_top(self.std)
+        return values.add_(top).sub_(top)
 
 
 def grid_top(std: float) -> float:

@@ -309,8 +309,7 @@ class Plan:
         """What a display shows, as (metric, dataset, run, seed)."""
         return [
             (metric, dataset, run, seed)
-            for metric in display.asks("metrics")
-            for dataset, run in display.runs
+            for metric, dataset, run in display.measured
             for seed in self.study.seeds_of(run)
         ]
 
@@ -318,6 +317,14 @@ class Plan:
         """(dataset, name) of the trained runs of a display, once each."""
         chosen = [(dataset, run) for dataset, run in display.runs if run.training]
         return dict.fromkeys((dataset, run.base) for dataset, run in chosen if run.private or not private)
+
+    def _accounted(self, display: Display, private: bool = False) -> Iterable[tuple[str, str]]:
+        """(dataset, name) of the runs whose privacy a display shows, once each."""
+        if not display.asks("privacy"):
+            return []
+        if display.accounts is None:
+            return self._trained(display, private)
+        return dict.fromkeys((dataset, run.base) for dataset, run in display.accounts if run.training)
 
     def _pretrained(self, display: Display) -> list[str]:
         trained = dict.fromkeys(dataset for dataset, _ in self._trained(display))
@@ -333,7 +340,7 @@ class Plan:
 
         inputs = {"records": paths(RECORD), "arrays": paths(ARRAYS) if display.asks("images") else []}
         # A figure shows epsilon of private runs; a table of privacy tells of the others, too.
-        private = self._trained(display, private=not every) if display.asks("privacy") else []
+        private = self._accounted(display, private=not every)
         inputs["privacy"] = [self.files(PRIVACY, dataset=dataset, run=run)[0] for dataset, run in private]
         trained = self._trained(display) if display.asks("training") else []
         inputs["trained"] = [
@@ -362,7 +369,7 @@ class Plan:
         trained = list(self._trained(display))
         made_from: Spec = {"records": [key(self.measure(dataset, run.name, m)) for m, dataset, run, _ in records]}
         if display.asks("privacy"):
-            made_from["privacy"] = [key(self.account(*pair)) for pair in trained]
+            made_from["privacy"] = [key(self.account(*pair)) for pair in self._accounted(display)]
         if display.asks("training"):
             made_from["trained"] = [key(self.train(*pair)) for pair in trained]
         if display.asks("pretraining"):
@@ -378,7 +385,7 @@ class Plan:
             "note": self.note(display.datasets),
             "made_from": key(made_from),
             "needs": {name: self._file_key(path, display.key) for name, path in needs.items()},
-            "code": self.code("show", f"{package}.show:show", f"{package}.display:Display"),
+            "code": self.code("show", f"{package}.show:show", f"{package}.display:Display", *display.modules),
         }
 
     def shown(self, display: Display) -> dict[str, str]:

@@ -20,7 +20,15 @@ RANDOMNESS = {
 }
 """What each choice of `Training.randomness` means, as records say it."""
 
+COUPLED = (
+    "trainings of one group and seed share start, batches and noise draws on purpose: each epsilon holds for its model "
+    "alone, not for several of them together, since who has two subtracts the noise"
+)
+"""What `Training.coupled` does to privacy, as records and reports say it."""
+
 Randomness = Literal["reproducible", "secret"]
+Engine = Literal["fused", "bfloat16", "ghost", "hooks", "functional"]
+"""How per-example gradients are clipped: `dprobust.engines`."""
 Sampling = Literal["poisson", "truncated_poisson", "balls_in_bins", "shuffle"]
 """How batches are drawn: `dprobust.samplers`."""
 ClipFunction = Literal["abadi", "automatic"]
@@ -85,9 +93,11 @@ class Dpsgd(Common):
     """As for sgd; the default is what the accountants of other projects assume."""
     batch_cap: Count | None = None
     """As for sgd."""
-    engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
-    """How the sum of the clipped per-example gradients is computed. All give the same sum; fused is the fastest, ghost
-    and hooks are Opacus', functional is torch.func's."""
+    engine: Engine = "fused"
+    """How the sum of the clipped per-example gradients is computed. fused, ghost and hooks (Opacus') and functional
+    (torch.func's) give the same sum, fused the soonest. bfloat16 computes with 8 bits of mantissa: nearby gradients,
+    with the same bound on what one example adds and so with the same epsilon; the fastest where the CPU has
+    instructions for it (AVX-512 BF16, for example), slow elsewhere."""
     clip_function: ClipFunction = "abadi"
     """What becomes of a gradient of norm n - abadi divides it by max(1, n / C), the paper's rule; automatic multiplies
     it by C / (n + 0.01), so that short gradients are made longer and all count alike (AUTO-S of Bu et al. 2022). None
@@ -134,7 +144,7 @@ class Training(Common):
     noise without clipping)."""
     batch_cap: Count | None = None
     """As for sgd."""
-    engine: Literal["fused", "ghost", "hooks", "functional"] = "fused"
+    engine: Engine = "fused"
     """As for dpsgd."""
     clip_function: ClipFunction = "abadi"
     """As for dpsgd."""
@@ -147,6 +157,10 @@ class Training(Common):
     random; half of them are trained on like that, the other half are left out."""
     stop: Stop | None = None
     """Stop where an accuracy is reached; null: train all epochs."""
+    coupled: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$")] | None = None
+    """Name of a group of trainings that share start, batches and noise draws on purpose, seed by seed, so that they
+    differ in what is set and nothing else; epsilon then holds for each model alone, not for several of them. Null: a
+    training shares nothing."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -158,6 +172,8 @@ class Training(Common):
             raise fault("noise without clipping has no C: noise must be sigma")
         if self.stop and self.private:
             raise fault("a training with noise cannot stop by the accuracy it reaches: that would not be private")
+        if self.coupled and self.randomness == "secret":
+            raise fault("coupled: secret randomness cannot be shared; use randomness reproducible")
         if self.clip is not None and self.precision != "float32":
             raise fault("clipping needs precision float32")
         if self.batch_cap is not None and self.batch_cap < self.batch_size:

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -85,11 +85,37 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: the file is not whole.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, error) from None
+    return dict(Arrays(path))
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """The arrays of a file, each read when it is asked for.
+
+    Raises:
+        UserError: the file is not whole.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._names = self._read(lambda file: tuple(file.files))
+
+    def _read(self, what: Callable[[Any], Any]) -> Any:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                return what(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise _damaged(self.path, error) from None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(lambda file: file[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def write_provenance(path: Path, settings: dict[str, Any], inputs: Iterable[Path], **more: Any) -> None:

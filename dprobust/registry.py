@@ -1,11 +1,13 @@
 """What there is: metrics, displays, models, datasets and materials, the package's own and those of extensions.
 
-A thing is a folder (a dataset: a module) that is found by what lies in it, so that adding one edits nothing:
+A thing is a folder (a dataset, a quantity: a module) that is found by what lies in it, so that adding one edits
+nothing:
 
 * ``metrics/NAME/`` with measure.py (and settings.py): a metric;
 * ``metrics/NAME/`` or ``displays/NAME/`` with show.py (and display.py, caption.rst): a display;
 * ``models/NAME/`` with build.py (and settings.py): a network;
 * ``materials/NAME/`` with make.py (and settings.py): what metrics need besides models and images;
+* ``quantities/NAME.py`` with Quantity and sample: what claims are about;
 * ``datasets/NAME.py`` with SOURCE: a dataset; the package's own are in ``sources/``.
 
 An extension is a folder of the same shape, a package of the name it has. Nothing here needs torch.
@@ -79,6 +81,17 @@ class Registry:
         return self._found("materials")
 
     @cached_property
+    def quantities(self) -> dict[str, str]:
+        """Quantity -> its module."""
+        found: dict[str, str] = {}
+        for package, root in self.roots.items():
+            for path in sorted((root / "quantities").glob("[a-z]*.py")):
+                if path.stem in found:
+                    raise UserError(f"extensions: {path}: there is a {path.stem} already, in {found[path.stem]}")
+                found[path.stem] = f"{package}.quantities.{path.stem}"
+        return dict(sorted(found.items()))
+
+    @cached_property
     def sources(self) -> Mapping[str, Any]:
         """Datasets that extensions bring: name -> `dprobust.sources.Source`."""
         modules = {
@@ -100,6 +113,10 @@ class Registry:
         """settings.py of a material."""
         return load(f"{self.materials[name]}.settings")
 
+    def quantity(self, name: str) -> ModuleType:
+        """The module of a quantity."""
+        return load(self.quantities[name])
+
     def caption(self, display: str, entry: str) -> Path:
         """The caption of a figure, table or page: that of its name, or that of its kind of display."""
         own = [root / "captions" / f"{entry}.rst" for root in self.packages.values()]
@@ -111,6 +128,11 @@ class Registry:
         """The file of that name with values that a paper states; None if there is none."""
         places = [*(root / "paper" for root in self.packages.values()), PACKAGE.parent / "workflow" / "paper"]
         return next((path / file for path in places if (path / file).is_file()), None)
+
+    def claims(self, file: str) -> Path | None:
+        """A file of claims: here, in an extension or in the project; None if there is none."""
+        places = [Path(), *self.packages.values(), PACKAGE.parent]
+        return next((place / file for place in places if (place / file).is_file()), None)
 
 
 def load(module: str) -> ModuleType:

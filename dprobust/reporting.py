@@ -1,6 +1,7 @@
 """The report of a study: one self-contained HTML page of its figures, tables and pages, captions, numbers and facts."""
 
 import base64
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from markupsafe import Markup
 from dprobust.errors import UserError
 from dprobust.rendering import html
 
-GROUPS = {"figure": "Figures", "table": "Tables", "page": "Pages"}
+GROUPS = {"claims": "Verdicts", "figure": "Figures", "table": "Tables", "page": "Pages"}
 """Kind of display -> heading of its group, in the order of the report."""
 ROWS = 1000
 """So many rows of a figure's numbers are shown; all are in its CSV."""
@@ -24,7 +25,7 @@ class Item(NamedTuple):
     """A display in the report."""
 
     kind: str
-    """figure, table or page."""
+    """claims, figure, table or page."""
     name: str
     """Its key in the config."""
     title: str
@@ -33,7 +34,8 @@ class Item(NamedTuple):
     told: Mapping[str, Any]
     """What the caption can use, as ``snakemake.params.told``."""
     files: Iterable[Path]
-    """Its files; those needed here are of a figure PNG and CSV, of a table HTML, of a page HTML and CSV."""
+    """Its files; those needed here are of a figure PNG and CSV, of a table HTML, of a page HTML and CSV, of
+    claims HTML and JSON (what was judged, for the template)."""
 
 
 def page(
@@ -98,7 +100,9 @@ def _shown(item: Item) -> dict[str, Any]:
         shown["image"] = base64.b64encode(files["png"].read_bytes()).decode()
     else:
         shown["html"] = Markup(files["html"].read_text(encoding="utf-8"))
-    if item.kind != "table" and "csv" in files:
+    if item.kind == "claims":
+        shown["judged"] = json.loads(files["json"].read_text(encoding="utf-8"))
+    elif item.kind != "table" and "csv" in files:
         shown["numbers"] = _numbers(files["csv"])
     return shown
 

@@ -211,6 +211,35 @@ class RunsDisplay(DatasetDisplay):
     """The models shown: `sgd`, grids of runs, given weights. What is shown is what is trained."""
 
 
+SHARED = ("sampling", "batch_size", "batch_cap", "augment", "mislabelled", "stop")
+"""Settings that decide which examples make a batch, so that coupled trainings must agree in them."""
+
+
+def check_coupled(runs: Sequence[Run]) -> None:
+    """Whether the runs of each coupling group can share their batches.
+
+    Raises:
+        PydanticCustomError: two runs of a group draw, or hold out, their examples in different ways.
+    """
+    first: dict[str, Run] = {}
+    for run in runs:
+        if run.training and run.training.coupled:
+            other = first.setdefault(run.training.coupled, run)
+            for name in SHARED:
+                mine, theirs = (_drawn(r.training, name) for r in (run, other))
+                if mine != theirs:
+                    raise fault(
+                        f"coupled: {run.name} has {name} {_text(mine)}, but {other.name} of the same group "
+                        f"{_text(theirs)}: their batches cannot be the same; set {name} alike or leave coupled out"
+                    )
+
+
+def _drawn(training: Training, name: str) -> Any:
+    if name == "stop":  # the examples held out, not where it stops
+        return training.stop.holdout if training.stop else None
+    return getattr(training, name)
+
+
 def expand(
     entries: Sequence[str | Settings],
     training: Mapping[str, Settings],

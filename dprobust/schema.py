@@ -5,7 +5,7 @@ import json
 from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen, MinLen
-from pydantic import Discriminator, Field, Tag, ValidationError, create_model
+from pydantic import Discriminator, Field, Tag, ValidationError, create_model, model_validator
 
 from dprobust.errors import UserError
 from dprobust.models.settings import FactoryModel, settings_class
@@ -84,6 +84,22 @@ class DatasetBase(Settings):
     """Privacy accounting."""
 
 
+class ClaimsOf(Settings):
+    """Which claims are judged. A list of files stands for `files`, and null for none."""
+
+    files: Annotated[list[Annotated[str, MinLen(1)]], Unique] = []
+    """Files of claims (claims/paper.yaml is one), relative to where snakemake is called, to an extension or to the
+    project."""
+    measured_only: bool = False
+    """Judge only what figures, tables and pages measure anyway, and a trend over those of its runs that they show; the
+    other claims are listed as not measured. Otherwise claims decide, as figures do, what is trained and measured."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return {"files": value} if isinstance(value, list) else {} if value is None else value
+
+
 class StudyBase(Settings):
     """A study of what training with differential privacy does to robustness. config.yaml is the paper's."""
 
@@ -101,11 +117,14 @@ class StudyBase(Settings):
     """Train up to so many runs of one shape (seeds, sigma, C, learning rate) side by side in one job, which keeps a GPU
     busy. Each ends as it does alone up to round-off. 1 - every training is a job of its own."""
     only: Annotated[list[Name], MinLen(1), Unique] | None = None
-    """The figures, tables and pages of this study by name, all others left out; null means all. For an overlay that
-    wants few of those of config.yaml."""
+    """The figures, tables and pages of this study by name, and `claims` for its verdicts, all else left out; null means
+    all. For an overlay that wants little of config.yaml."""
     extensions: Annotated[list[Annotated[str, MinLen(1)]], Unique] = []
     """Folders with metrics, displays, models and datasets of your own (an example: examples/my-lab/my_lab), relative to
     where snakemake is called."""
+
+    claims: ClaimsOf = ClaimsOf()
+    """Claims to judge by what is measured."""
 
 
 def study_class(registry: Registry) -> type[StudyBase]:

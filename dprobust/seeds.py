@@ -3,7 +3,8 @@
 A training is named by its seed and a digest of all that defines it (`stream`). Two trainings that differ in anything,
 the start or a learning rate, share no noise: else who has both models subtracts one from the other, and the noise is
 gone. Nor do they share batches: what is known of the privacy of two models together takes their samples as independent.
-An experiment that wants trainings to share a stream is to say so here.
+Trainings that are to share them say so: those of a group (`dprobust.recipe.Training.coupled`) are named by seed, group
+and data alone.
 
 A torch generator on the CPU (mt19937) uses the lowest 32 bits of its seed: s and s + 2^32 give one stream. Two names
 share one with probability 2^-32, and of k names some two do with at most k^2 / 2^33. CUDA generators use all 63 bits,
@@ -38,6 +39,11 @@ def stream(seed: object, spec: Mapping[str, Any]) -> tuple[str, str]:
         told["pretrained"] = _defining(told["pretrained"])
     for name in ("draws", "sizes"):
         told[name] = told[name]["train"]
+    training = dict(told["training"])
+    group = training.pop("coupled", None)
+    told["training"] = training
+    if group:
+        told = {"coupled": group} | {name: told[name] for name in ("data", "pretrained", "draws", "sizes")}
     return str(seed), hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

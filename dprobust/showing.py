@@ -4,7 +4,8 @@
 
 * "figure": a matplotlib Figure and the numbers in it (DataFrame);
 * "table": the numbers (DataFrame) and the table to read (DataFrame of texts);
-* "page": HTML (text, to stand inside a page) and the numbers in it (DataFrame).
+* "page": HTML (text, to stand inside a page) and the numbers in it (DataFrame);
+* "claims": the numbers (DataFrame), a text for each of the suffixes that are texts (dict).
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,12 @@ import pandas as pd
 
 from dprobust.runs import Run
 
-FORMATS = {"figure": ("pdf", "png", "csv"), "table": ("csv", "tex", "html"), "page": ("html", "csv")}
+FORMATS = {
+    "figure": ("pdf", "png", "csv"),
+    "table": ("csv", "tex", "html"),
+    "page": ("html", "csv"),
+    "claims": ("csv", "md", "html", "json"),
+}
 """Kind -> suffixes of its files."""
 
 

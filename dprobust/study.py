@@ -4,7 +4,7 @@ import difflib
 import itertools
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,19 @@ from pydantic_core import PydanticCustomError
 
 from dprobust import sources
 from dprobust.accounting.adjacency import ADJACENCIES, PHRASES
+from dprobust.claims import Claims
 from dprobust.errors import UserError
 from dprobust.models.settings import settings_class
+from dprobust.recipe import COUPLED
 from dprobust.registry import Registry
-from dprobust.runs import Run, expand
+from dprobust.runs import Run, check_coupled, expand
 from dprobust.schema import SECTIONS, ConfigError, one_line, study_class, validated
 from dprobust.settings import Facts, Settings
 
 RULES = frozenset({"all", "models", *SECTIONS, "get", "prepare", "pretrain", "features", "train", "measure", "account"})
-RESERVED = RULES | {"report"}
+CLAIMS = "claims"
+"""Name, section and kind of the display that judges claims."""
+RESERVED = RULES | {"report", CLAIMS}
 """Names that are rules of the workflow, and so no names of displays."""
 
 
@@ -36,6 +40,9 @@ class Display:
         target: name of its rule.
         settings: its entry, typed.
         runs: the runs it shows, as (dataset, run).
+        measured: the records it shows, as (metric, dataset, run).
+        accounts: the runs whose privacy it shows, as (dataset, run); None: those that are trained, as its kind asks.
+        modules: code besides its kind's.
     """
 
     name: str
@@ -43,10 +50,13 @@ class Display:
     target: str
     settings: Any
     runs: tuple[tuple[str, Run], ...]
+    measured: tuple[tuple[str, str, Run], ...] = ()
+    accounts: tuple[tuple[str, Run], ...] | None = None
+    modules: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
-        return SECTIONS[self.section]
+        return SECTIONS.get(self.section, self.section)
 
     @property
     def key(self) -> str:
@@ -94,6 +104,8 @@ class Study:
         for name in self.datasets:
             self._check_dataset(name)
         self.displays = self._displays()
+        for name in self.datasets:
+            self._ask(f"datasets.{name}: runs", check_coupled, self.runs(name))
         self._check_names()
 
     def _leave_out(self, config: dict[str, Any], datasets: set[str]) -> None:
@@ -101,12 +113,14 @@ class Study:
         sections = {name: entries for name in SECTIONS if isinstance(entries := config.get(name), dict)}
         only = config.get("only")
         if isinstance(only, list):
-            known = [name for entries in sections.values() for name in entries]
+            known = [*(name for entries in sections.values() for name in entries), CLAIMS]
             for name in only:
                 if name not in known:
                     near = difflib.get_close_matches(str(name), known, n=1)
                     hint = f"; did you mean {near[0]!r}?" if near else ""
                     raise ConfigError(f"only: there is no figure, table or page {name!r}{hint}")
+            if CLAIMS not in only:
+                config[CLAIMS] = None
         for section, entries in sections.items():
             config[section] = {
                 name: entry
@@ -132,21 +146,45 @@ class Study:
             for name, entry in sorted(getattr(self.settings, section).items())
         ]
         for section, name, entry in entries:
-            runs = self._runs(f"{section}.{name}", entry) if hasattr(entry, "runs") else ()
+            runs = self.runs_of(f"{section}.{name}", entry) if hasattr(entry, "runs") else ()
             found.append(Display(name, section, entry.target or name, entry, tuple(runs)))
-        every = tuple(dict.fromkeys(pair for display in found for pair in display.runs))
+        claims = self._claims(found)
+        every = tuple(dict.fromkeys(pair for display in [*found, *claims] for pair in display.runs))
         by_dataset = tuple(pair for dataset in self.datasets for pair in every if pair[0] == dataset)
         displays = {}
-        for display in found:
+        for display in [*claims, *found]:
+            if display.section == CLAIMS:
+                displays[display.name] = display
+                continue
             if not hasattr(display.settings, "dataset"):
-                display = Display(display.name, display.section, display.target, display.settings, by_dataset)
+                display = replace(display, runs=by_dataset)
+            display = replace(display, measured=_measured(display))
             self._check_display(display)
             if display.name in displays:
                 raise ConfigError(f"{display.key}: there is {displays[display.name].key} of the same name; rename one")
             displays[display.name] = display
         return displays
 
-    def _runs(self, key: str, entry: Any) -> list[tuple[str, Run]]:
+    def _claims(self, displays: list[Display]) -> list[Display]:
+        """The display that judges the claims, if there are any; `displays` show runs of their own or every run."""
+        if not self.settings.claims.files:
+            return []
+        every = list(dict.fromkeys(pair for display in displays for pair in display.runs))
+        shown = [("", dataset, run.name) for dataset, run in every]
+        for display in displays:
+            runs = display.runs if hasattr(display.settings, "dataset") else every
+            shown += [(metric, dataset, run.name) for metric in display.asks("metrics") for dataset, run in runs]
+        claims = Claims(self, shown, (display.name for display in displays))
+        settings = self.registry.display(CLAIMS).Display(
+            shows=CLAIMS, title="Claims and verdicts", claims=[claim.plain() for claim in claims.claims]
+        )
+        for metric, dataset, _ in claims.records:
+            self._check_metric(dataset, metric)
+        asked = tuple(claims.runs), tuple(claims.records), tuple(claims.accounts), tuple(claims.modules)
+        return [Display(CLAIMS, CLAIMS, CLAIMS, settings, *asked)]
+
+    def runs_of(self, key: str, entry: Any) -> list[tuple[str, Run]]:
+        """The runs of an entry with `dataset` and `runs`, checked; `key` is where it stands."""
         if entry.dataset not in self.datasets:
             known = ", ".join(self.datasets)
             raise ConfigError(f"{key}.dataset: {entry.dataset!r} is not among the datasets ({known})")
@@ -287,6 +325,8 @@ class Study:
             if samplers := dict.fromkeys(training.sampling for training in trainings if training.private):
                 told = "; ".join(f"{sampler}: for {PHRASES[ADJACENCIES[sampler][0]]}" for sampler in samplers)
                 facts.append(("epsilon in legends", told))
+            if groups := dict.fromkeys(training.coupled for training in trainings if training.coupled):
+                facts.append((f"coupled ({', '.join(groups)})", COUPLED))
             if unofficial := self.unofficial(name):
                 facts.append(("unofficial data", f"{', '.join(unofficial)}, by the SHA-256 in the config"))
         return facts
@@ -296,7 +336,7 @@ class Study:
     def _check_names(self) -> None:
         taken: dict[str, str] = {}
         for display in self.displays.values():
-            if display.target in RESERVED:
+            if display.target in RESERVED and display.section in SECTIONS:
                 key = f"{display.key}.target" if display.settings.target else display.key
                 raise ConfigError(f"{key}: {display.target} is a rule of the workflow; give it a `target` or a name")
             if display.target in taken:
@@ -379,6 +419,10 @@ class Study:
             return function(*arguments)
         except (PydanticCustomError, UserError) as error:
             raise ConfigError(f"{key}: {error}") from None
+
+
+def _measured(display: Display) -> tuple[tuple[str, str, Run], ...]:
+    return tuple((metric, dataset, run) for metric in display.asks("metrics") for dataset, run in display.runs)
 
 
 def _recipe(training: Any) -> str:

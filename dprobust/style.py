@@ -62,12 +62,12 @@ def colours(runs: Sequence[Run]) -> dict[Run, str]:
     others = [run for run in public if run not in plain]
     return (
         dict.fromkeys(plain, SGD_COLOUR)
-        | dict(zip(others, _shades(BLUES, len(others)), strict=True))
-        | dict(zip(private, [DPSGD_COLOUR] if len(private) == 1 else _shades(SWEEP, len(private)), strict=True))
+        | dict(zip(others, shades(BLUES, len(others)), strict=True))
+        | dict(zip(private, [DPSGD_COLOUR] if len(private) == 1 else shades(SWEEP, len(private)), strict=True))
     )
 
 
-def _shades(stops: Sequence[str], n: int) -> list[str]:
+def shades(stops: Sequence[str], n: int) -> list[str]:
     return sns.blend_palette(stops, max(n, 2)).as_hex()[:n]
 
 

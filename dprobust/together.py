@@ -8,7 +8,8 @@ alone up to round-off (products are summed in another order; `tests/unit/test_to
 Batches are padded to one width with rows that add exactly nothing. An epoch's batches are drawn beforehand and sent to
 the device at once; from there to the end of the epoch nothing waits for the device. On CUDA a step is captured once and
 replayed. What an example adds has norm at most C (1 + 1e-6), as with every engine (`dprobust.engines`): its factor is
-taken from the norm in float64 of the values that are summed.
+taken from the norm in float64 of the values that are summed. On a GPU it needs `dprobust.precision.full_float32`, which
+the jobs of the workflow call: TF32 rounds to 1e-3.
 """
 
 import json
@@ -42,7 +43,14 @@ def why_not(model: nn.Module, settings: Training) -> str | None:
     """Why a training cannot be one of several side by side, in words; None if it can."""
     if type(model) is not nn.Sequential:
         return f"the network is a {type(model).__name__}, not a plain sequence of layers"
+    parameters = [p for layer in model for p in layer.parameters()]
+    if len({*map(id, model)}) < len(model) or len({*map(id, parameters)}) < len(parameters):
+        return "the network uses a layer or a parameter twice"
     for name, layer in model.named_children():
+        if getattr(layer, "inplace", False):
+            return f"{name} ({type(layer).__name__}) works in place"
+        if any(hooks for key, hooks in vars(layer).items() if key.endswith("_hooks")):
+            return f"{name} ({type(layer).__name__}) has hooks"
         if not _known(layer):
             return f"there is no rule with a model axis for {name} ({type(layer).__name__})"
     if any(not p.requires_grad for p in model.parameters()):
@@ -300,6 +308,7 @@ def train_together(
         own = json.dumps([identity(s, stream, code, model, splits, device) for s, stream, model in each])
         if saved := checkpoints.load(checkpoint, own):
             tensors, histories = saved[0], saved[1]["histories"]
+            least = saved[1]["width"]
             stack.flat.copy_(tensors["flat"])
             step.velocity.copy_(tensors["velocity"])
             for i, of in enumerate(random):
@@ -343,7 +352,7 @@ def train_together(
         if checkpoint:
             tensors = {f"generator.{i}": of.get_state() for i, of in enumerate(random)}
             tensors |= {"flat": stack.flat, "velocity": step.velocity}
-            checkpoints.save(checkpoint, tensors, {"histories": histories}, own)
+            checkpoints.save(checkpoint, tensors, {"histories": histories, "width": step.batch.shape[1]}, own)
         accuracies = [history[-1]["test_accuracy"] for history in histories]
         least_accurate, most = 100 * min(accuracies), 100 * max(accuracies)
         logger.info("epoch %d of %d: test accuracy %.2f to %.2f %%", epoch, first.epochs, least_accurate, most)

@@ -2,10 +2,12 @@
 
 * Gradient sign, as in the paper: `fgsm`, `fgsm_curve`, `pgd`, `pgd_record`, `pgd_iterations`, along `LOSSES`;
 * stronger ones, in the linf and the l2 ball: `apgd`, `apgd_targeted`, `square`;
-* all of them from weak to strong, each on the images that the others have left: `ladder`, `robust_accuracy`.
+* all of them from weak to strong, each on the images that the others have left: `ladder`, `robust_accuracy`;
+* whether what an attack leaves, of any library, is robustness: `check`.
 """
 
 from dprobust.attacks.autopgd import apgd, apgd_targeted
+from dprobust.attacks.checks import Attack, Finding, check, standard_pgd
 from dprobust.attacks.gradient_sign import (
     FgsmCurve,
     PgdIterations,
@@ -25,8 +27,10 @@ from dprobust.attacks.squares import square
 __all__ = [
     "LOSSES",
     "RUNGS",
+    "Attack",
     "Budget",
     "FgsmCurve",
+    "Finding",
     "Found",
     "Ladder",
     "Loss",
@@ -34,6 +38,7 @@ __all__ = [
     "PgdRecord",
     "apgd",
     "apgd_targeted",
+    "check",
     "fgsm",
     "fgsm_curve",
     "first_adversarial_step",
@@ -44,4 +49,5 @@ __all__ = [
     "pgd_record",
     "robust_accuracy",
     "square",
+    "standard_pgd",
 ]

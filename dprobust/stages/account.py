@@ -16,8 +16,12 @@ def account(spec: Mapping[str, Any], trained: Sequence[Path], output: Path, abou
         output: where the record goes, CSV.
         about: dataset and run.
     """
-    mechanisms = [records.read_json(path)["mechanism"] for path in trained]
+    told = [records.read_json(path) for path in trained]
+    mechanisms = [record["mechanism"] for record in told]
     if any(mechanism != mechanisms[0] for mechanism in mechanisms):
         raise AssertionError(f"the seeds of {about['run']} were not trained alike: {mechanisms}")
-    rows = privacy.account(**mechanisms[0], deltas=spec["deltas"])
+    rows = list(privacy.account(**mechanisms[0], deltas=spec["deltas"]))
+    if coupled := told[0].get("coupled"):
+        for row in rows:
+            row["guarantee"] += f"; coupled ({coupled['group']}): {coupled['meaning']}"
     records.write(output, (dict(about) | mechanisms[0] | row for row in rows))

@@ -34,9 +34,13 @@ def show(spec: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]], outputs:
 
         records.write_table(outputs["csv"], first)
         rendering.write(second, outputs["html"], outputs["tex"], settings.title, spec["note"])
-    else:
+    elif spec["kind"] == "page":
         records.write_text(outputs["html"], first)
         records.write_table(outputs["csv"], second)
+    else:
+        records.write_table(outputs["csv"], first)
+        for suffix, text in second.items():
+            records.write_text(outputs[suffix], text)
 
 
 def given(spec: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> Given:
@@ -48,7 +52,7 @@ def given(spec: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> Give
     arrays = {}
     if inputs["arrays"]:
         for (metric, dataset, run, seed), path in zip(spec["records"], inputs["arrays"], strict=True):
-            arrays[metric, dataset, run, seed] = records.read_arrays(path)
+            arrays[metric, dataset, run, seed] = records.Arrays(path)
     privacy = records.read(inputs["privacy"]) if inputs["privacy"] else pd.DataFrame()
     if not privacy.empty:  # a temperature changes nothing of a model's privacy
         scaled = [privacy[privacy["run"] == r.base].assign(run=r.name) for r in runs if r.training and r.base != r.name]

@@ -11,7 +11,7 @@ from torch import nn
 from dprobust import arrays, records, seeds, together, training
 from dprobust.models import networks
 from dprobust.precision import full_float32
-from dprobust.recipe import RANDOMNESS, Training
+from dprobust.recipe import COUPLED, RANDOMNESS, Training
 from dprobust.registry import load
 
 
@@ -126,6 +126,7 @@ def _write(
         stream=list(stream),
         mechanism=settings.mechanism(settings.trained_on(n)),
         randomness={"source": settings.randomness, "meaning": RANDOMNESS[settings.randomness]},
+        coupled={"group": settings.coupled, "meaning": COUPLED} if settings.coupled else None,
         history=history,
         unofficial_data=spec["unofficial"],
         device=str(device),

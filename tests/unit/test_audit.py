@@ -247,7 +247,7 @@ def test_checks_raise_false_alarms_as_often_as_they_say():
 
 def plant(monkeypatch, noisy=lambda noisy, sums: noisy, step=lambda step: step, divisor=lambda b, drawn: b):
     """Train with other noisy sums, with the noise of another step, or divided by something else than b."""
-    add, draw, update, batches, sizes = Noise.add, Noise.draw, training._update, training.batches, []
+    add, sampler, update, batches, sizes = Noise.add, Noise.sampler, training._update, training.batches, []
 
     def measured(*arguments):
         for batch in batches(*arguments):
@@ -259,7 +259,7 @@ def plant(monkeypatch, noisy=lambda noisy, sums: noisy, step=lambda step: step, 
         update(parameters, sums, velocities, settings.model_copy(update={"batch_size": b}), lr)
 
     monkeypatch.setattr(Noise, "add", lambda self, i, sums: noisy(add(self, i, sums), sums))
-    monkeypatch.setattr(Noise, "draw", lambda self, i, n: draw(self, step(i), n))
+    monkeypatch.setattr(Noise, "sampler", lambda self, i: sampler(self, step(i)))
     monkeypatch.setattr(training, "batches", measured)
     monkeypatch.setattr(training, "_update", divided)
 

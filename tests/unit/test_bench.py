@@ -89,10 +89,11 @@ def lenet():
         lambda *n: curvature.profiles(*n, naive=1, rounds=1),
         lambda *_: steps.lenet_steps(4, 1),
         lambda *_: steps.head_steps(4, 1),
+        lambda *_: steps.kept(4, 1, 1),
         lambda *_: steps.poisson(4, 1, 1),
         lambda *_: steps.profile(4, 1),
     ],
-    ids=["pgd", "fgsm", "eq4", "ladder", "curvature", "steps", "head", "poisson", "profile"],
+    ids=["pgd", "fgsm", "eq4", "ladder", "curvature", "steps", "head", "kept", "poisson", "profile"],
 )
 def test_each_table_on_little(table, lenet):
     made = table(*lenet)

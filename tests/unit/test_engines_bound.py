@@ -13,6 +13,8 @@ from dprobust.engines import ENGINES, clipped_gradient_sum
 
 CLASSES = 5
 BOUND = 1 + 1e-6
+SHORT = {"bfloat16": 2.0**-7}
+"""By how much the norm of what is clipped may fall short of C: factor times gradient is rounded towards zero."""
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:clipping falls back"),
@@ -96,13 +98,14 @@ def test_close_tokens(engine, ratio):
     torch.manual_seed(0)
     # Shrunk, else its logits are so far apart that there is no gradient.
     model, x, y = KeyPool(64, shrink=1 / ratio), close_tokens(8, 64, ratio), torch.randint(CLASSES, (8,))
-    true = contributions(ENGINES[engine](copy.deepcopy(model).double()), x.double(), y, 1e9)
+    true = contributions(ENGINES["functional"](copy.deepcopy(model).double()), x.double(), y, 1e9)
     for clip in (min(true) / 10, sorted(true)[4]):
         found = contributions(ENGINES[engine](model), x, y, clip)
         assert max(found) <= clip * BOUND
         if ratio < 300:  # beyond, float32 gets the gradient itself wrong, and only the bound is left
-            assert found == pytest.approx(torch.tensor(true).clamp(max=clip).tolist(), rel=1e-5)
-        elif clip < min(true) and ratio < 1e5:
+            near = 0.05 if engine == "bfloat16" else 1e-5
+            assert found == pytest.approx(torch.tensor(true).clamp(max=clip).tolist(), rel=near)
+        elif clip < min(true) and ratio < 1e5 and engine != "bfloat16":  # to which such tokens may be all alike
             assert min(found) >= 0.99 * clip
         sums, _ = ENGINES[engine](model)(x, y, clip)
         for i in range(len(x)):
@@ -121,7 +124,8 @@ def test_a_word_at_positions_that_cancel(engine):
     for clip in (min(true) / 10, 1.0):
         found = contributions(ENGINES[engine](model), x, y, clip)
         assert max(found) <= clip * BOUND
-        assert found == pytest.approx(torch.tensor(true).clamp(max=clip).tolist(), rel=1e-3)
+        near = 0.01 if engine == "bfloat16" else 1e-3
+        assert found == pytest.approx(torch.tensor(true).clamp(max=clip).tolist(), rel=near)
 
 
 def constant(kind):
@@ -148,7 +152,7 @@ def test_many_equal_elements(engine, kind):
     _, norms = ENGINES[engine](model)(x, y, 1.0)
     for clip in (norms.item() / 3, norms.item() / 1.7e4):
         (found,) = contributions(ENGINES[engine](model), x, y, clip)
-        assert clip * (1 - 1e-6) <= found <= clip * BOUND
+        assert clip * (1 - SHORT.get(engine, 1e-6)) <= found <= clip * BOUND
 
 
 @pytest.mark.parametrize("value", torch.logspace(-12, 8, 9).tolist())
@@ -292,7 +296,7 @@ def test_squares_outside_float32(layers, scale):
 # Clip functions.
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "bfloat16"])
 @pytest.mark.parametrize("clip", [1e-3, 0.5, 1e3])
 def test_clip_functions(engine, clip):
     torch.manual_seed(0)

@@ -61,6 +61,7 @@ CALLS = {
         )
         for engine, cls in (
             ("fused", "FusedEngine"),
+            ("bfloat16", "Bfloat16Engine"),
             ("ghost", "GhostEngine"),
             ("hooks", "HooksEngine"),
             ("functional", "FunctionalEngine"),

@@ -228,8 +228,19 @@ def test_what_is_watched_is_the_step_of_algorithm_1():
             p.data -= step.moved[name]
 
 
+def changed(monkeypatch, change):
+    """Noise whose numbers are those that `change` makes of them."""
+    sampler = Noise.sampler
+
+    def other(self, step):
+        numbers = sampler(self, step)
+        return lambda n: change(numbers(n))
+
+    monkeypatch.setattr(Noise, "sampler", other)
+
+
 def half(monkeypatch):
-    monkeypatch.setattr(Noise, "draw", lambda self, step, n, draw=Noise.draw: draw(self, step, n) * 0.5)
+    changed(monkeypatch, lambda numbers: numbers * 0.5)
 
 
 def one_without(monkeypatch):
@@ -240,7 +251,7 @@ def one_without(monkeypatch):
 
 
 def twice_in_two_steps(monkeypatch):
-    monkeypatch.setattr(Noise, "draw", lambda self, step, n, draw=Noise.draw: draw(self, 3 * (step // 2), n))
+    monkeypatch.setattr(Noise, "sampler", lambda self, step, own=Noise.sampler: own(self, 3 * (step // 2)))
 
 
 def twice_in_two_parameters(monkeypatch):
@@ -266,14 +277,14 @@ def batch_drawn(monkeypatch):
 
 
 def uniform(monkeypatch):
-    def draw(self, step, n):
-        return (torch.rand(n, dtype=torch.float64, generator=seeds.generator(step)) - 0.5) * math.sqrt(12)
-
-    monkeypatch.setattr(Noise, "draw", draw)
+    random = torch.Generator().manual_seed(0)
+    changed(
+        monkeypatch, lambda numbers: (torch.rand(len(numbers), dtype=torch.float64, generator=random) - 0.5) * 12**0.5
+    )
 
 
 def shifted(monkeypatch):
-    monkeypatch.setattr(Noise, "draw", lambda self, step, n, draw=Noise.draw: draw(self, step, n) + 0.2)
+    changed(monkeypatch, lambda numbers: numbers + 0.2)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ print(json.dumps(keys))
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")
-    for name in ("dprobust", "workflow"):
+    for name in ("claims", "dprobust", "workflow"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "config.yaml", folder)
     return folder, keys(folder)
@@ -90,7 +90,7 @@ def test_another_model_touches_its_own_dataset_only(tree):
 def test_a_metric_touches_its_own_records_and_what_shows_them(tree):
     touched = changed(tree, "dprobust/metrics/curvature/measure.py", "return ", "1 + 1\n    return ")
     assert {name.split("/")[1] for name in touched if name.startswith("measure/")} == {"curvature"}
-    assert {name for name in touched if name.startswith("show/")} == {"show/fig5c", "show/fig6c"}
+    assert {name for name in touched if name.startswith("show/")} == {"show/claims", "show/fig5c", "show/fig6c"}
     assert not any(name.startswith(("train/", "account/")) for name in touched)
 
 

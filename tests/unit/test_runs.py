@@ -431,3 +431,19 @@ def test_entries_are_the_same_in_another_process():
     assert RunsDisplay(**display.plain()) == display
     assert RunsDisplay(shows="fgsm", runs=display.runs) == display
     assert isinstance(run({"algorithm": "sgd", "stop": {"accuracy": 0.5}}).training.stop, Stop)
+
+
+def test_coupled_runs_draw_alike():
+    from makers import runs
+
+    from dprobust.runs import check_coupled
+
+    private = {"sigma": 1.3, "clip": 1.0, "coupled": "why"}
+    check_coupled(runs({"algorithm": "sgd", "sampling": "poisson", "coupled": "why"}, private))
+    check_coupled(runs("sgd", private))
+    with pytest.raises(
+        PydanticCustomError, match="has sampling poisson, but sgd_coupled=why .* shuffle: .* leave coup"
+    ):
+        check_coupled(runs({"algorithm": "sgd", "coupled": "why"}, private))
+    with pytest.raises(PydanticCustomError, match="secret randomness cannot be shared"):
+        runs(private | {"randomness": "secret"})

@@ -16,6 +16,7 @@ from dprobust.noise import residuals
 from dprobust.plan import Plan, key
 from dprobust.privacy import resolve
 from dprobust.recipe import Training
+from dprobust.samplers import batches
 from dprobust.seeds import derive, generator, normal_generator, secret_generator, secret_normal_generator, stream
 from dprobust.stages.train import train
 from dprobust.study import Study
@@ -224,3 +225,43 @@ def test_a_record_tells_where_randomness_came_from(images, tmp_path, monkeypatch
         assert said[randomness] in record["randomness"]["meaning"]
         assert ("clipped" in record["history"][0]) == ("mean_norm" in record["history"][0]) == (randomness != "secret")
     assert weights[0] == weights[1] and len(set(weights)) == 3
+
+
+COUPLED = [{"training__lr": 0.06}, {"training__sigma": 2.6}, {"training__clip": 0.02}, {"training__epochs": 2}]
+
+
+@pytest.mark.parametrize("change", COUPLED, ids=str)
+def test_coupled_trainings_share_start_batches_and_draws(images, tmp_path, monkeypatch, change):
+    def seen(**more):
+        drawn = []
+
+        def watched(*arguments):
+            for batch in batches(*arguments):
+                drawn.append(batch.tolist())
+                yield batch
+
+        monkeypatch.setattr(training, "batches", watched)
+        return first(images, tmp_path, monkeypatch, changed(training__coupled="why", **more)), drawn[0]
+
+    (one, batch), (other, others) = seen(), seen(**change)
+    assert batch == others
+    assert all(torch.equal(one["start"][name], value) for name, value in other["start"].items())
+    for name, value in one["noise"].items():  # standard normal draws, up to the rounding of sums
+        np.testing.assert_allclose(other["noise"][name], value, atol=1e-4)
+    record = json.loads((tmp_path / "train.json").read_text())
+    assert record["coupled"]["group"] == "why" and "alone" in record["coupled"]["meaning"]
+
+
+def test_groups_seeds_and_data_tell_streams_apart():
+    one = stream(0, changed(training__coupled="why"))
+    others = [stream(0, SPEC), stream(1, changed(training__coupled="why")), stream(0, changed(training__coupled="b"))]
+    others.append(stream(0, changed(training__coupled="why", data="0124")))
+    assert len({one, *others}) == 5
+
+
+def test_an_uncoupled_training_keeps_the_stream_it_had():
+    """The digest of what defined a training before there was a `coupled`."""
+    told = {name: value for name, value in SPEC.items() if name not in ("device", "code", "unofficial")}
+    told["training"] = {name: value for name, value in told["training"].items() if name != "coupled"}
+    told |= {"draws": "mnist/train", "sizes": 8}
+    assert stream(0, SPEC)[1] == hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

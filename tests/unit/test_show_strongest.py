@@ -1,5 +1,6 @@
 """The figures of accuracy under the ladder, from made-up records."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from makers import runs
@@ -11,41 +12,39 @@ from dprobust.showing import Given
 
 BOTH = ["sgd", {"sigma": 1.3, "clip": 1.0}]
 SGD, DP = runs(*BOTH)
-LEFT = {"clean": 0.0, "fgsm": 0.1, "pgd": 0.2, "square": 0.5}
-"""Rung -> accuracy lost at eps 0.1, of the ladder up to it."""
+RUNGS = ("clean", "fgsm", "pgd", "square")
+LOST = {0.05: (0, 5, 10, 25), 0.1: (0, 10, 20, 50)}
+"""eps -> images of 100 that the ladder up to each rung has broken, of those right without attack."""
 
 
 @pytest.fixture
-def records():
-    return pd.DataFrame(
-        {
-            "dataset": "mnist",
-            "run": run,
-            "seed": seed,
-            "metric": metric,
-            "norm": "linf",
-            "eps": eps,
-            "rung": rung,
-            "n": 100,
-            "value": clean - lost * eps / 0.1 + 0.02 * seed,
-        }
-        for run, clean in ((SGD.name, 0.96), (DP.name, 0.9))
-        for seed in (0, 1)
-        for metric in ("accuracy", "alone")
-        for eps in (0.05, 0.1)
-        for rung, lost in LEFT.items()
-        if (metric, rung) != ("alone", "clean")
-    )
+def arrays():
+    kept = {}
+    for run, clean in ((SGD.name, 96), (DP.name, 90)):
+        for seed in (0, 1):
+            broken = np.full((2, 100), -1, np.int8)
+            for row, lost in zip(broken, LOST.values(), strict=True):
+                right = clean + 2 * seed
+                row[right:] = 0
+                for rung in (3, 2, 1):
+                    row[: lost[rung]] = rung
+            kept["ladder", "mnist", run, seed] = {
+                "rung": np.array(RUNGS),
+                "eps": np.array([*LOST]),
+                "norm": np.array(["linf"]),
+                "broken_by": broken,
+            }
+    return kept
 
 
-def draw(records, **settings):
+def draw(arrays, **settings):
     privacy = pd.DataFrame({"run": [DP.name], "delta": [1e-6], "epsilon": [1.89]})
-    given = Given(runs=runs(*BOTH), records={"ladder": records}, privacy=privacy)
+    given = Given(runs=runs(*BOTH), arrays=arrays, privacy=privacy)
     return show(given, Display(shows="strongest", runs=BOTH, **settings))
 
 
-def test_curves_start_without_attack_and_end_with_the_last_rung(records):
-    figure, data = draw(records)
+def test_curves_start_without_attack_and_end_with_the_last_rung(arrays):
+    figure, data = draw(arrays)
     axes, gap = figure.axes
     solid, dashed = axes.get_lines()[:2]
     assert list(solid.get_xdata()) == list(dashed.get_xdata()) == [0, 0.05, 0.1]
@@ -58,8 +57,8 @@ def test_curves_start_without_attack_and_end_with_the_last_rung(records):
     assert "the whole ladder" in texts and "the ladder up to PGD, cross-entropy" in texts
 
 
-def test_the_whole_ladder_alone_without_the_gap(records):
-    figure, data = draw(records, early="none", gap=False)
+def test_the_whole_ladder_alone_without_the_gap(arrays):
+    figure, data = draw(arrays, early="none", gap=False)
     assert len(figure.axes) == 1 and len(figure.axes[0].get_lines()) == 2 and set(data["after"]) == {"whole ladder"}
 
 

@@ -87,8 +87,12 @@ def test_presets_measure_and_train_what_they_are_about():
         return mine, {metric for display in mine.displays.values() for metric in display.asks("metrics")}
 
     assert preset("audit")[1] == {"audit", "membership"}
+    engines, metrics = preset("engines")
+    names = set(engines.trained("mnist"))
+    assert names == {"dpsgd_sigma=1.3_clip=1.0", "dpsgd_sigma=1.3_clip=1.0_engine=bfloat16"}
+    assert metrics == {"clean", "fgsm"} and len(engines.seeds) == 5
     given, metrics = preset("my-models")
-    assert not given.trained("mnist") and metrics == {"clean", "fgsm", "pgd", "distances", "curvature"}
+    assert not given.trained("mnist") and metrics == {"clean", "fgsm", "pgd", "distances", "curvature", "attack_check"}
 
 
 def test_only_the_displays_asked_for():
@@ -97,6 +101,7 @@ def test_only_the_displays_asked_for():
 
     mine = asking(["fig2", "privacy"])
     assert list(mine.displays) == ["fig2", "privacy"] and len(mine.trained("mnist")) == 2
+    assert "claims" in asking(["fig2", "claims"]).displays
     with pytest.raises(ConfigError, match="^only: there is no figure, table or page 'fig22'; did you mean 'fig2'\\?$"):
         asking(["fig22"])
     with pytest.raises(ConfigError, match='^only: found "fig2", expected list$'):
@@ -272,15 +277,16 @@ def test_errors_name_the_key_in_one_line(name):
     with pytest.raises(ConfigError) as error:
         study(change)
     assert message in str(error.value)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+    assert "\n" not in str(error.value) and len(str(error.value)) < 320
 
 
 def test_figures_and_tables_may_have_the_names_of_metrics_and_displays():
     def own(config):
         config["figures"] = {"distances": first(config)}
         config["tables"] = {"fgsm": config["tables"]["table1"]}
+        config["pages"] = {}
 
-    assert set(study(own).displays) == {"distances", "fgsm"}
+    assert set(study(own).displays) == {"claims", "distances", "fgsm"}
 
 
 def test_null_leaves_out_a_dataset_with_its_figures_or_a_single_one():
@@ -294,8 +300,14 @@ def test_null_leaves_out_a_dataset_with_its_figures_or_a_single_one():
     assert [table.name for table in rest.section("tables")] == ["accuracy", "privacy"]
     assert list(rest.datasets) == ["cifar10"]
     assert rest.runs("cifar10") == paper.runs("cifar10")
-    # Without their figures there are no runs.
-    bare = study(lambda c: c["figures"].update({name: None for name in c["figures"] if name.startswith("fig6")}))
+
+
+def test_without_figures_and_claims_there_are_no_runs():
+    def overlay(config):
+        config["figures"].update({name: None for name in config["figures"] if name.startswith("fig6")})
+        config["claims"] = None
+
+    bare = study(overlay)
     assert bare.runs("cifar10") == []
 
 

@@ -44,6 +44,18 @@ def network(kind, seed):
     return SHAPES[kind]()
 
 
+def tied():
+    first, second = nn.Linear(64, 64), nn.Linear(64, 64)
+    second.weight = first.weight
+    return nn.Sequential(nn.Flatten(), first, second)
+
+
+def hooked():
+    model = network("head", 0)
+    model[1].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    return model
+
+
 def data(n, seed=0):
     random = np.random.default_rng(seed)
     return Split(random.integers(0, 256, (n, 1, 8, 8), np.uint8), random.integers(0, 3, n), 3)
@@ -190,8 +202,12 @@ def test_poisson_batches_are_never_cut(monkeypatch):
         (SHAPES["head"]().requires_grad_(False), {}, "frozen"),
         (SHAPES["head"](), {"randomness": "secret"}, "sets randomness"),
         (SHAPES["head"](), {"augment": ["flip"]}, "sets augment"),
+        (nn.Sequential(nn.Flatten(), *[nn.ReLU()] * 2), {}, "twice"),
+        (tied(), {}, "twice"),
+        (nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True)), {}, "1 .ReLU. works in place"),
+        (hooked(), {}, "has hooks"),
     ],
-    ids=range(6),
+    ids=range(10),
 )
 def test_what_cannot_be_side_by_side(model, changes, reason):
     assert reason.split(" .")[0] in why_not(model, settings(**changes))

@@ -115,7 +115,7 @@ def test_without_noise_nothing_is_drawn_from_its_stream(monkeypatch):
     def refuse(*arguments, **more):
         raise AssertionError("drawn")
 
-    monkeypatch.setattr(training.Noise, "draw", refuse)
+    monkeypatch.setattr(training.Noise, "sampler", refuse)
     trained(settings(clip=0.5), model=net())
     with pytest.raises(AssertionError, match="drawn"):
         trained(settings(clip=0.5, sigma=0.1), model=net())

@@ -72,7 +72,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
 @pytest.fixture
 def tiny(tmp_path, mnist):
     """A copy of the repository, with real MNIST."""
-    for name in ("dprobust", "workflow", "profiles", "presets", "examples", "envs"):
+    for name in ("claims", "dprobust", "workflow", "profiles", "presets", "examples", "envs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, tmp_path)

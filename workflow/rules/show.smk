@@ -48,7 +48,7 @@ for section in paths.SECTIONS:
 
 rule report:
     input:
-        shown=[path for section in paths.SECTIONS for path in every(section)],
+        shown=[path for display in study.displays.values() for path in plan.shown(display).values()],
         template=f"{WORKFLOW}/report/report.html.jinja",
         captions=[str(plan.caption(display)) for display in study.displays.values()],
     output:

@@ -50,9 +50,12 @@ def _paths(value: Any) -> Path | list[Path]:
 
 
 def device(wanted: str) -> Any:
-    """The torch device of the config's `device`: auto, cpu or cuda."""
+    """The torch device of the config's `device` (auto, cpu or cuda), with threads and malloc set for a job on it."""
     import torch
 
+    from dprobust.allocator import keep_memory
+
+    keep_memory()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("config: device: cuda is asked for, but torch finds no CUDA GPU; use auto or cpu")

@@ -74,11 +74,16 @@ def _to_read(data: pd.DataFrame, runs: dict[str, Run]) -> pd.DataFrame:
                 "b / N": f"{first['sample_rate']:.6f}",
                 "steps": f"{first['steps']:g}",
             }
-        lines.append(row | _epsilons(group, columns) | {"guarantee": first["guarantee"].partition(";")[0]})
+        lines.append(row | _epsilons(group, columns) | {"guarantee": _guarantee(run, first)})
     table = pd.DataFrame(lines).fillna("")
     last = ["other accountants"] if "other accountants" in table and table["other accountants"].any() else []
     last.append("guarantee")
     return table[[column for column in table if column not in ("other accountants", "guarantee")] + last]
+
+
+def _guarantee(run: Run, first: pd.Series) -> str:
+    alone = run.private and "coupled" in run.own
+    return first["guarantee"].partition(";")[0] + (", for this model alone: it is coupled" if alone else "")
 
 
 def _epsilons(group: pd.DataFrame, columns: dict[Any, str]) -> dict[str, str]:

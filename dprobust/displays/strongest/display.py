@@ -15,6 +15,7 @@ class Display(RunsDisplay):
     kind: ClassVar[str] = "figure"
     metrics: ClassVar[tuple[str, ...]] = ("ladder",)
     privacy: ClassVar[bool] = True
+    images: ClassVar[bool] = True
 
     early: RungName | Literal["none"] = "pgd"
     """Show dashed what this rung and those before it leave; of the default ladder up to pgd that is what the paper

@@ -15,11 +15,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from dprobust.metrics.curvature.display import Display
 from dprobust.runs import Run
 from dprobust.showing import Given
-from dprobust.statistics import ratio_interval
+from dprobust.statistics import Sample, estimate, ratio
 from dprobust.style import GREY, PAPER, STYLE, colours, head, legend, runs_key, short, wrapped
 
 QUANTILES = {"p10": 0.1, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9}
-STATISTICS = {"mean": np.mean, "median": np.median}
+STATISTICS = ("mean", "median")
 MEAN = {"linestyle": "-", "marker": "o", "markersize": 3.5, "linewidth": 1.6}
 MEDIAN = {"linestyle": (0, (4, 2)), "linewidth": 1.2}
 SMALL = {"fontsize": 8, "color": GREY}
@@ -37,8 +37,8 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
 
     Returns:
         The figure, and the numbers in it: metric, rank, h, run, n (values pooled), their mean and quantiles, the ratios
-        of mean and median to the first run's, `ratio_of_means` and `ratio_of_medians`, their 95 % intervals by the
-        bootstrap over images and seeds (`_low`, `_high`), and `paper_ratio`.
+        of mean and median to the first run's, `ratio_of_means` and `ratio_of_medians` (geometric means over seeds),
+        their 95 % intervals over images and seeds (`_low`, `_high`), and `paper_ratio`.
     """
     runs, records = given.runs, given.records["curvature"]
     records = records[records["run"].isin([run.name for run in runs])]
@@ -79,34 +79,30 @@ def _summary(records: pd.DataFrame, runs: Sequence[Run], paper_ratio: float | No
     table = groups.agg(["count", "mean"]).rename(columns={"count": "n"})
     for name, q in QUANTILES.items():
         table[name] = groups.quantile(q)
-    table = table.reset_index()
-    first = table[table["run"] == runs[0].name].drop(columns=["run"])
-    table = table.merge(first[[*BY, "mean", "median"]], on=BY, suffixes=("", "_first"))
-    others = table["run"] != runs[0].name
-    for name in STATISTICS:
-        # 0 / 0 is nothing to compare
-        ratio = (table[name] / table.pop(f"{name}_first")).where(others)
-        table[f"ratio_of_{name}s"] = ratio.where(np.isfinite(ratio))
-    table = _with_intervals(table, records, runs[0])
+    table = _with_ratios(table.reset_index(), records, runs[0])
     if paper_ratio:
         table.loc[(table["rank"] == 1) & (table["run"] == runs[1].name), "paper_ratio"] = paper_ratio
     return table.astype({"rank": "Int64"})
 
 
-def _with_intervals(table: pd.DataFrame, records: pd.DataFrame, first: Run) -> pd.DataFrame:
-    """The table with the ends of the intervals of its ratios."""
+def _with_ratios(table: pd.DataFrame, records: pd.DataFrame, first: Run) -> pd.DataFrame:
+    """The table with the ratios to the first run, and the ends of their intervals."""
     arrays = {
         key: group.pivot_table(index="seed", columns="index", values="value").to_numpy()
         for key, group in records.fillna({"rank": 0, "h": 0}).groupby([*BY, "run"], sort=False)
     }
-    for row in table.itertuples():
-        key = (row.metric, *np.nan_to_num([row.rank, row.h]))
-        for name, statistic in STATISTICS.items():
-            if np.isfinite(getattr(row, ratio := f"ratio_of_{name}s")):
-                ends = ratio_interval(arrays[*key, first.name], arrays[*key, row.run], statistic)
-                table.loc[row.Index, [f"{ratio}_low", f"{ratio}_high"]] = ends
     wanted = [f"ratio_of_{name}s{end}" for name in STATISTICS for end in ("", "_low", "_high")]
-    return table.reindex(columns=[*table.columns.drop(wanted, errors="ignore"), *wanted])
+    table = table.reindex(columns=[*table.columns, *wanted])
+    for row in table[table["run"] != first.name].itertuples():
+        key = (row.metric, *np.nan_to_num([row.rank, row.h]))
+        for name in STATISTICS:
+            found = estimate(Sample((arrays[*key, first.name], arrays[*key, row.run]), ratio, name, log=True))
+            if np.isfinite(found.value) and found.value > 0:  # 0 / 0 is nothing to compare
+                table.loc[row.Index, [f"ratio_of_{name}s{end}" for end in ("", "_low", "_high")]] = (
+                    found.value,
+                    *found.interval(),
+                )
+    return table
 
 
 def _profile(axes: Axes, data: pd.DataFrame, runs: Sequence[Run], shade: Mapping[Run, str]) -> None:

@@ -1,5 +1,7 @@
 """How many PGD steps it takes to fool a network (Fig 4)."""
 
+from collections.abc import Iterator
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -10,7 +12,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from dprobust.metrics.pgd_iterations.display import Display
 from dprobust.showing import Given
-from dprobust.style import GREY, LOSS_NAMES, STYLE, colours, head, legend, over_seeds, runs_key
+from dprobust.statistics import mean_interval
+from dprobust.style import GREY, LOSS_NAMES, STYLE, colours, head, legend, runs_key
 
 OF = {
     "right": "fooled within so many steps,\nof the images classified right",
@@ -22,17 +25,14 @@ OF = {
 def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     """Share of the images that are fooled within so many steps: a column of panels an eps, a row a denominator.
 
-    Of the records: rows of the loss shown with columns run, seed, eps, alpha, iterations and value, a number of images,
-    of the metrics "wrong_from_the_start" (iterations 0), "fooled" (iterations from 1) and "never_fooled" (within the
-    last).
+    Of the records: the arrays loss, eps, alpha, steps and first.
 
     Returns:
-        The figure, and the numbers in it: run, of (a key of `OF`), eps, alpha, iterations, mean, min, max (share of the
-        images, over seeds), seeds. What is missing to 1 at the last step was never fooled.
+        The figure, and the numbers in it: run, of (a key of `OF`), eps, alpha, iterations, mean, low, high (share of
+        the images with its 95 % interval over seeds and images, `dprobust.statistics`), seeds. What is missing to 1 at
+        the last step was never fooled.
     """
-    records = given.records["pgd_iterations"]
-    shown = records[records["run"].isin([run.name for run in given.runs]) & (records["loss"] == settings.loss)]
-    curves = over_seeds(_shares(shown), ["run", "of", "eps", "alpha", "iterations"])
+    curves = pd.DataFrame(_shares(given, settings.loss)).dropna(subset="mean", ignore_index=True)
     eps, alphas = sorted(curves["eps"].unique()), sorted(curves["alpha"].unique())
     styles = dict(zip(alphas, _dashes(len(alphas)), strict=True))
     shade = colours(given.runs)
@@ -71,19 +71,29 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     return figure, curves
 
 
-def _shares(counts: pd.DataFrame) -> pd.DataFrame:
-    """Shares by both denominators: run, eps, alpha, seed, iterations, of, value."""
-    one = ["run", "eps", "alpha", "seed"]
-    total = counts.groupby(one, sort=False)["value"].sum()
-    by_step = counts[counts["metric"] != "never_fooled"].set_index([*one, "iterations"])["value"].unstack()
-    wrong = by_step[0].copy()
-    every = by_step.cumsum(axis=1).div(total, axis=0)
-    by_step[0] = 0  # wrong from the start: among neither the fooled nor those that could be
-    right = by_step.cumsum(axis=1).div((total - wrong).where(lambda images: images > 0), axis=0)
-    # Where no image is right at the start, no share of them exists.
-    shares = {"right": right, "all": every}
-    long = [share.stack().rename("value").dropna().reset_index().assign(of=of) for of, share in shares.items()]
-    return pd.concat(long, ignore_index=True)
+def _shares(given: Given, loss: str) -> Iterator[dict[str, object]]:
+    """The rows of the numbers."""
+    arrays = {key: value for key, value in given.arrays.items() if key[0] == "pgd_iterations"}
+    axes = next(iter(arrays.values()))
+    steps, chosen = int(axes["steps"][0]), axes["loss"].tolist()
+    places = range(len(chosen)) if loss == "worst" else [chosen.index(loss)]
+    for run in given.runs:
+        own = [
+            of["first"][places].min(0)
+            for key, of in sorted(arrays.items(), key=lambda item: item[0][3])
+            if key[2] == run.name
+        ]
+        for i, eps in enumerate(axes["eps"].tolist()):
+            for j, alpha in enumerate(axes["alpha"].tolist()):
+                first = np.stack([of[i, j] for of in own])
+                for of in OF:
+                    for step in range(steps + 1):
+                        fooled = (first <= step).astype(np.float64)
+                        if of == "right":  # wrong from the start: among neither the fooled nor those that could be
+                            fooled[first == 0] = np.nan
+                        mean, low, high = mean_interval(fooled)
+                        about = {"run": run.name, "of": of, "eps": eps, "alpha": alpha, "iterations": step}
+                        yield about | {"mean": mean, "low": low, "high": high, "seeds": len(first)}
 
 
 def _dashes(n: int) -> list[object]:
@@ -93,7 +103,6 @@ def _dashes(n: int) -> list[object]:
 
 def _curve(axes: Axes, curve: pd.DataFrame, colour: str, style: object) -> None:
     axes.plot(curve["iterations"], curve["mean"], color=colour, linestyle=style, linewidth=1.4)
-    if (curve["seeds"] > 1).any():
-        axes.fill_between(curve["iterations"], curve["min"], curve["max"], color=colour, alpha=0.12, linewidth=0)
+    axes.fill_between(curve["iterations"], curve["low"], curve["high"], color=colour, alpha=0.12, linewidth=0)
     half = curve[curve["mean"] >= 0.5].head(1)
     axes.plot(half["iterations"], half["mean"], "o", color=colour, markersize=3.5)

@@ -1,0 +1,58 @@
+"""Accuracy under FGSM against the privacy epsilon, in families of runs."""
+
+import math
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dprobust.displays.families.display import Display
+from dprobust.runs import Run
+from dprobust.showing import Given
+from dprobust.style import LOSS_NAMES, SGD_COLOUR, STYLE, SWEEP, head, legend, over_seeds, shades
+
+NAMES = {"clip": "C", "lr": "lr"}
+
+
+def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
+    """A line a family, its runs by epsilon; runs without privacy are dashed lines across.
+
+    Returns:
+        The figure, and its numbers: run, family, epsilon, and accuracy as mean, min, max, seeds.
+    """
+    records = given.records["fgsm"]
+    asked = (records["metric"] == "accuracy") & (records["eps"] == settings.eps) & (records["loss"] == settings.loss)
+    data = over_seeds(records[asked], ["run"])
+    runs = {run.name: run for run in given.runs}
+    epsilons = given.epsilons
+    data["family"] = [_family(runs[name], settings.by) for name in data["run"]]
+    data["epsilon"] = [epsilons.get(name, math.inf) if runs[name].private else math.inf for name in data["run"]]
+    private = data[data["epsilon"].map(math.isfinite)].sort_values(["family", "epsilon"])
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axes = figure.subplots()
+        families = list(private.groupby("family"))
+        key: list[tuple[str, Line2D | None]] = []
+        for (family, rows), colour in zip(families, shades(SWEEP, len(families)), strict=False):
+            below, above = rows["mean"] - rows["min"], rows["max"] - rows["mean"]
+            axes.errorbar(rows["epsilon"], rows["mean"], [below, above], color=colour, marker="o", capsize=2)
+            key.append((f"{NAMES[settings.by]} = {family:g}", Line2D([], [], color=colour, marker="o")))
+        for row in data[data["epsilon"].map(math.isinf)].itertuples():
+            axes.axhline(row.mean, color=SGD_COLOUR, linestyle="--", linewidth=1.2)
+            key.append((runs[row.run].label(), Line2D([], [], color=SGD_COLOUR, linestyle="--")))
+        if not private.empty:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("{x:g}")
+        axes.set_xlabel("privacy epsilon")
+        axes.set_ylabel(f"accuracy at eps = {settings.eps:g}")
+        legend(figure, [(LOSS_NAMES[settings.loss], None), *key])
+        head(figure, settings.title, given.note)
+    columns = ["run", "family", "epsilon", "mean", "min", "max", "seeds"]
+    return figure, data[columns].reset_index(drop=True)
+
+
+def _family(run: Run, by: str) -> float:
+    value = getattr(run.training, by) if run.training else None
+    return math.nan if value is None else float(value)
