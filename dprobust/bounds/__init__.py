@@ -42,7 +42,8 @@ def least_margins(model: nn.Module, x: Tensor, y: Tensor, eps: Sequence[float]) 
 
     What is sought, by bisection, is the largest eps at which an image is certified (its bound is above 0). At a smaller
     eps the bound of a larger one holds and stands. At one larger than that of a bound of 0 or less none is sought, nor
-    of an image that is wrong as it is: -inf. Other arguments and errors as in `margin_bounds`; ValueError if eps does not ascend.
+    of an image that is wrong as it is: -inf. Other arguments and errors as in `margin_bounds`; ValueError if eps does
+    not ascend.
     """
     check_images(model, x, y)
     for value in eps:

@@ -1,9 +1,14 @@
+import itertools
+
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import linprog
 from torch import nn
 
 from dprobust.attacks import pgd
-from dprobust.bounds import certified, margin_bounds
+from dprobust.bounds import certified, least_margins, margin_bounds
+from dprobust.bounds.planes import slopes
 from dprobust.errors import UserError
 
 NETS = {
@@ -76,3 +81,71 @@ def test_a_layer_without_bounds_is_named():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Tanh())
     with pytest.raises(UserError, match=r"layer 2 \(Tanh\)"):
         margin_bounds(model, torch.rand(1, 1, 2, 2), torch.tensor([0]), 0.1)
+
+
+CORNERS = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("floor", [True, False], ids=["relu", "max"])
+def test_slopes_are_near_the_best_ones(floor):
+    """In the middle the plane is little above the lowest of all, a linear program's: in parts of the members' spread."""
+    generator = torch.Generator().manual_seed(0)
+    vectors, middles = (torch.randn(*shape, generator=generator).double() for shape in ((40, 4, 3), (40, 4)))
+    reach = vectors.abs().sum(2)
+    found = slopes(vectors, middles, middles - reach, middles + reach, floor)
+    assert ((found >= 0) & (found <= 1)).all()
+    above = []
+    for v, m, slope in zip(vectors, middles, found, strict=True):
+        x = CORNERS @ v.T + m  # (8, K); a convex function is largest in a corner
+        top = x.amax(1).clamp_min(0) if floor else x.amax(1)
+        height = slope @ m + (top - x @ slope).amax()
+        rows = np.hstack([-x.numpy(), -np.ones((8, 1))])
+        best = linprog([*m.tolist(), 1.0], A_ub=rows, b_ub=-top.numpy(), bounds=[(0, 1)] * 4 + [(None, None)])
+        above.append((height.item() - best.fun) / (x.max() - x.min()).item())
+    assert -1e-6 < min(above) and max(above) < 0.03 and np.mean(above) < 0.002
+
+
+def test_windows_are_bounded_as_one():
+    """Of members that all move alike their sum of chords is loose, the plane exact."""
+    first, last = nn.Conv2d(1, 1, 1, bias=False), nn.Linear(1, 2)
+    model = nn.Sequential(nn.AvgPool2d(2, 1, 1), first, nn.MaxPool2d(2, 1), nn.ReLU(), nn.Flatten(), last)
+    with torch.no_grad():
+        first.weight.fill_(4.0)
+        last.weight[:, 0], last.bias[:] = torch.tensor([-1.0, 0.0]), torch.tensor([1.5, 0.0])
+    x = torch.full((1, 1, 1, 1), 0.5)  # padded, so that every member is the pixel: max(0, x, x, x, x)
+    bound = margin_bounds(model, x, torch.tensor([0]), 0.25)[0, 1]
+    assert bound == pytest.approx(1.5 - 0.75, abs=1e-4)
+
+
+def test_bounds_hold_for_float32_in_any_order_of_sums():
+    """A sum whose terms cancel: what float32 makes of it depends on their order."""
+    torch.manual_seed(0)
+    big = torch.randn(200) * 1e5
+    weight = torch.cat([big, -big + 1e-3 * torch.rand(200)])
+    worst = 0.0
+    for _ in range(5):
+        order = torch.randperm(400)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(400, 2), nn.ReLU(), nn.Linear(2, 2)).eval()
+        with torch.no_grad():
+            model[1].weight[0], model[1].weight[1], model[1].bias[:] = weight[order], -weight[order], 0.0
+            model[3].weight[:], model[3].bias[:] = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), 0.0
+        x, y = torch.full((1, 1, 20, 20), 0.7), torch.tensor([0])
+        exact = (0.7 * 2 * weight.double()).sum().item()
+        bound = margin_bounds(model, x, y, 0.0)[0, 1]
+        found = margins(model, x, y)[0, 1].item()
+        assert bound <= found and bound <= exact
+        worst = max(worst, abs(found - exact))
+    assert worst > 1e-3  # rounding is seen at all
+
+
+def test_several_eps_by_bisection():
+    model, x, y = net("pool", 1)
+    y = y.clone()
+    y[0] = (y[0] + 1) % 4
+    eps = [0.001, 0.005, 0.02, 0.05, 0.2]
+    found = least_margins(model, x, y, eps)
+    single = torch.stack([margin_bounds(model, x, y, e).scatter(1, y[:, None], torch.inf).amin(1) for e in eps])
+    assert ((found > 0) == (single > 0)).all() and (found <= single + 1e-9).all()
+    assert torch.isinf(found[:, 0]).all() and 0 < (found > 0).sum() < found.numel()
+    with pytest.raises(ValueError, match="eps: .* does not ascend"):
+        least_margins(model, x, y, [0.2, 0.1])

@@ -11,3 +11,4 @@ class Display(RunsDisplay):
     kind: ClassVar[str] = "figure"
     metrics: ClassVar[tuple[str, ...]] = ("certificates",)
     privacy: ClassVar[bool] = True
+    images: ClassVar[bool] = True

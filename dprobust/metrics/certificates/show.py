@@ -1,6 +1,9 @@
 """Accuracy against eps from both sides: certified below, attacked above."""
 
+from collections.abc import Mapping
+
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -8,29 +11,39 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
+from dprobust.curves import outcomes
 from dprobust.metrics.certificates.display import Display
 from dprobust.showing import Given
-from dprobust.style import GREY, STYLE, colours, head, legend, over_seeds, runs_key
+from dprobust.statistics import mean_interval
+from dprobust.style import GREY, STYLE, colours, head, legend, runs_key
 
 SIDES = {"attacked": ("-", "left by PGD"), "certified": ((0, (5, 1.6)), "certified")}
 """Side -> line style, and its name in the legend; the upper first."""
 
 
 def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
-    """A band a run between the two means over seeds; bars reach from the smallest to the largest value over seeds.
+    """A band a run between the two sides' means over seeds; bars are 95 % intervals over seeds and images.
 
-    Of the records: rows with columns run, seed, eps, value (0 to 1) of the metrics "clean" (eps 0), "certified" and
-    "attacked".
+    Of the records: the arrays eps, margin, attacked and clean.
 
     Returns:
         The figure, and the numbers in it: run, side ("certified" or "attacked", both of which begin at eps 0 without
-        attack), eps, mean, min, max, seeds.
+        attack), eps, mean, low, high (the interval, `dprobust.statistics`), seeds.
     """
-    records = given.records["certificates"]
-    records = records[records["run"].isin([run.name for run in given.runs])]
-    clean = records["metric"] == "clean"
-    parts = [records[clean | (records["metric"] == side)].assign(side=side) for side in SIDES]
-    drawn = over_seeds(pd.concat(parts, ignore_index=True), ["run", "side", "eps"])
+    eps = [0.0, *next(iter(given.arrays.values()))["eps"].tolist()]
+
+    def right(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        by_side = {"certified": arrays["margin"] > 0, "attacked": arrays["attacked"]}
+        return {side: np.concatenate([arrays["clean"][None], values]) for side, values in by_side.items()}
+
+    found, rows = outcomes(given, "certificates", right), []
+    for run in given.runs:
+        for side in SIDES:
+            for i, size in enumerate(eps):
+                values = found[run.name, side][:, i]
+                share = dict(zip(("mean", "low", "high"), mean_interval(values), strict=True))
+                rows.append({"run": run.name, "side": side, "eps": size} | share | {"seeds": len(values)})
+    drawn = pd.DataFrame(rows)
     shade = colours(given.runs)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.0), layout="constrained")
@@ -56,5 +69,4 @@ def _band(axes: Axes, curves: pd.DataFrame, colour: str) -> None:
     for side, (style, _) in SIDES.items():
         curve = by_side[side]
         axes.plot(curve["eps"], curve["mean"], color=colour, linestyle=style, marker="o", markersize=3)
-        if (curve["seeds"] > 1).any():
-            axes.vlines(curve["eps"], curve["min"], curve["max"], color=colour, linewidth=0.8)
+        axes.vlines(curve["eps"], curve["low"], curve["high"], color=colour, linewidth=0.8, alpha=0.7)
