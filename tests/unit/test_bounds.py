@@ -8,11 +8,23 @@ from torch import nn
 
 from dprobust.attacks import pgd
 from dprobust.bounds import certified, least_margins, margin_bounds
+from dprobust.bounds.backward import Image
+from dprobust.bounds.chain import chain
 from dprobust.bounds.planes import slopes
 from dprobust.errors import UserError
 
 NETS = {
     "pool": lambda: [nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 4)],
+    "twice": lambda: [
+        nn.Conv2d(1, 3, 2),
+        nn.ReLU(),
+        nn.MaxPool2d(2, 1),
+        nn.Conv2d(3, 4, 2, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2, 1),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    ],
     "overlap": lambda: [
         nn.Conv2d(1, 3, 2),
         nn.MaxPool2d(2, 1),
@@ -88,7 +100,7 @@ CORNERS = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)), dtype=tor
 
 @pytest.mark.parametrize("floor", [True, False], ids=["relu", "max"])
 def test_slopes_are_near_the_best_ones(floor):
-    """In the middle the plane is little above the lowest of all, a linear program's: in parts of the members' spread."""
+    """In the middle the plane is little above the lowest of all, a linear program's, in parts of the spread."""
     generator = torch.Generator().manual_seed(0)
     vectors, middles = (torch.randn(*shape, generator=generator).double() for shape in ((40, 4, 3), (40, 4)))
     reach = vectors.abs().sum(2)
@@ -102,7 +114,26 @@ def test_slopes_are_near_the_best_ones(floor):
         rows = np.hstack([-x.numpy(), -np.ones((8, 1))])
         best = linprog([*m.tolist(), 1.0], A_ub=rows, b_ub=-top.numpy(), bounds=[(0, 1)] * 4 + [(None, None)])
         above.append((height.item() - best.fun) / (x.max() - x.min()).item())
-    assert -1e-6 < min(above) and max(above) < 0.03 and np.mean(above) < 0.002
+    assert min(above) > -1e-6 and max(above) < 0.03 and np.mean(above) < 0.002
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_every_maximum_lies_between_its_linear_bounds(name, seed):
+    model, x, _ = net(name, seed)
+    blocks = chain(model.double(), (1, 4, 4))
+    low, high = (x[0].double() - 0.3).clamp_min(0), (x[0].double() + 0.3).clamp_max(1)
+    bounds, now = Image(blocks, low, high), torch.lerp(low, high, torch.rand(3000, 1, 4, 4).double().round(decimals=0))
+    for block in blocks[:-1]:
+        bounds.relax()
+        for layer in block.layers:
+            now = layer.value(now)
+        members, now = block.maximum.members(now), block.maximum.value(now)
+        below, above, bottom, top = bounds.relaxed[-1]
+        for slopes_, constant, sign in ((below, bottom, 1), (above, top, -1)):
+            assert (sign * (now - (slopes_ * members).sum(1) - constant)).min() >= -1e-12
+        least, most = bounds.bounds[-1]
+        assert (least <= now + 1e-12).all() and (now <= most + 1e-12).all()
 
 
 def test_windows_are_bounded_as_one():

@@ -62,6 +62,15 @@ def test_an_image_certified_and_broken_ends_the_job(given, monkeypatch):
         measuring.measure(model, images, typed.Metric(eps=[0.001]))
 
 
+def test_an_image_broken_in_a_smaller_ball_is_broken_in_a_larger(given, monkeypatch):
+    model, images = given
+    monkeypatch.setattr(measuring, "least_margins", lambda model, x, y, eps: -torch.ones(len(eps), len(x)))
+    monkeypatch.setattr(measuring, "pgd", lambda model, x, y, eps, *args, **kwargs: x.flip(0) if eps == 0.01 else x)
+    attacked = measuring.measure(model, images, typed.Metric(eps=[0.001, 0.01, 0.03])).arrays["attacked"]
+    assert attacked[0].sum() == 25 > attacked[1].sum() > 0
+    np.testing.assert_array_equal(attacked[2], attacked[1])
+
+
 def test_a_network_without_bounds_is_refused_in_a_line():
     images = Images(torch.rand(1, 1, 2, 2), torch.tensor([0]), torch.arange(1), torch.arange(1))
     with pytest.raises(
