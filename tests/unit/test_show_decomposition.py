@@ -75,15 +75,19 @@ def test_what_a_decomposition_needs():
 def test_a_family_is_a_line_along_epsilon():
     entries = [FOUR[0], {"sigma": [2.0, 1.3], "clip": [0.5, 1.0]}]
     shown = runs(*entries)
-    rows = [
-        {"run": r.name, "seed": s, "metric": "accuracy", "loss": "worst", "eps": 0.1, "value": 0.5 + 0.1 * i + 0.02 * s}
-        for i, r in enumerate(shown)
-        for s in (0, 1)
-    ]
+    arrays = {}
+    for i, run in enumerate(shown):
+        for seed in (0, 1):
+            wrong = (np.arange(100) >= 50 + 10 * i + 2 * seed).astype(np.uint8)
+            arrays["fgsm", "mnist", run.name, seed] = {
+                "loss": np.array(["ce"]),
+                "eps": np.array([0.1]),
+                "predicted": wrong[None, None],
+                "label": np.zeros(100, np.uint8),
+            }
     epsilon = pd.DataFrame([{"run": r.name, "delta": 1e-6, "epsilon": 4 / r.sigma} for r in shown if r.private])
-    records = {"fgsm": pd.DataFrame(rows)}
     settings = FamiliesDisplay(shows="families", runs=entries)
-    figure, data = families(Given(runs=shown, records=records, privacy=epsilon), settings)
+    figure, data = families(Given(runs=shown, arrays=arrays, privacy=epsilon), settings)
     lines = [line.get_xydata() for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
     np.testing.assert_allclose(lines, [[[2, 0.61], [4 / 1.3, 0.81]], [[2, 0.71], [4 / 1.3, 0.91]]])
     assert np.isinf(data["epsilon"].iloc[0]) and data["mean"].iloc[0] == pytest.approx(0.51)

@@ -13,6 +13,7 @@ class Display(RunsDisplay):
     kind: ClassVar[str] = "figure"
     metrics: ClassVar[tuple[str, ...]] = ("fgsm",)
     privacy: ClassVar[bool] = True
+    images: ClassVar[bool] = True
 
     eps: NonNegative = 0.1
     """Size of the perturbation; the metric fgsm must measure it."""

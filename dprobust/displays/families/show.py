@@ -7,10 +7,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from dprobust.curves import outcomes
 from dprobust.displays.families.display import Display
+from dprobust.metrics.fgsm.show import right_under
 from dprobust.runs import Run
 from dprobust.showing import Given
-from dprobust.style import LOSS_NAMES, SGD_COLOUR, STYLE, SWEEP, head, legend, over_seeds, shades
+from dprobust.statistics import mean_interval
+from dprobust.style import LOSS_NAMES, SGD_COLOUR, STYLE, SWEEP, head, legend, shades
 
 NAMES = {"clip": "C", "lr": "lr"}
 
@@ -18,12 +21,19 @@ NAMES = {"clip": "C", "lr": "lr"}
 def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     """A line a family, its runs by epsilon; runs without privacy are dashed lines across.
 
+    Of the records: the arrays loss, eps, predicted and label.
+
     Returns:
-        The figure, and its numbers: run, family, epsilon, and accuracy as mean, min, max, seeds.
+        The figure, and its numbers: run, family, epsilon, and accuracy as mean with its 95 % interval over seeds and
+        images, low and high, and seeds.
     """
-    records = given.records["fgsm"]
-    asked = (records["metric"] == "accuracy") & (records["eps"] == settings.eps) & (records["loss"] == settings.loss)
-    data = over_seeds(records[asked], ["run"])
+    at = next(iter(given.arrays.values()))["eps"].tolist().index(settings.eps)
+    right = outcomes(given, "fgsm", right_under)
+    found = {run.name: right[run.name, settings.loss][:, at] for run in given.runs}
+    data = pd.DataFrame(
+        dict(zip(("run", "mean", "low", "high", "seeds"), (name, *mean_interval(values), len(values)), strict=True))
+        for name, values in found.items()
+    )
     runs = {run.name: run for run in given.runs}
     epsilons = given.epsilons
     data["family"] = [_family(runs[name], settings.by) for name in data["run"]]
@@ -35,7 +45,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         families = list(private.groupby("family"))
         key: list[tuple[str, Line2D | None]] = []
         for (family, rows), colour in zip(families, shades(SWEEP, len(families)), strict=False):
-            below, above = rows["mean"] - rows["min"], rows["max"] - rows["mean"]
+            below, above = rows["mean"] - rows["low"], rows["high"] - rows["mean"]
             axes.errorbar(rows["epsilon"], rows["mean"], [below, above], color=colour, marker="o", capsize=2)
             key.append((f"{NAMES[settings.by]} = {family:g}", Line2D([], [], color=colour, marker="o")))
         for row in data[data["epsilon"].map(math.isinf)].itertuples():
@@ -49,7 +59,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         axes.set_ylabel(f"accuracy at eps = {settings.eps:g}")
         legend(figure, [(LOSS_NAMES[settings.loss], None), *key])
         head(figure, settings.title, given.note)
-    columns = ["run", "family", "epsilon", "mean", "min", "max", "seeds"]
+    columns = ["run", "family", "epsilon", "mean", "low", "high", "seeds"]
     return figure, data[columns].reset_index(drop=True)
 
 

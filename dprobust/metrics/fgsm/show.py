@@ -28,13 +28,13 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     )
     names = {loss: LOSS_NAMES[loss] for loss in settings.losses}
     eps = next(iter(given.arrays.values()))["eps"].tolist()
-    right = outcomes(given, "fgsm", _right)
+    right = outcomes(given, "fgsm", right_under)
     return curves(
         given, right, eps, "loss", names, words, settings.relative, bool(settings.paper_gap), settings.paper_gap
     )
 
 
-def _right(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def right_under(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Loss -> what is right, (eps, images); "worst": under all losses."""
     right = arrays["predicted"] == arrays["label"]
     return dict(zip(arrays["loss"].tolist(), right, strict=True)) | {"worst": right.all(0)}
