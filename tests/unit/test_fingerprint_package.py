@@ -43,6 +43,13 @@ CALLS = {
         "    ladder(net, x, y, 0.001, norm, budget=few)",
         {"dprobust.attacks.rungs:ladder", "dprobust.attacks.autopgd:climb", "dprobust.attacks.squares:search"},
     ),
+    "bounds": (
+        "import torch\nfrom torch import nn\nfrom dprobust.bounds import certified\n"
+        "net = nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))\n"
+        "x = torch.rand(2, 1, 5, 5)\n"
+        "certified(nn.Sequential(*net, nn.ReLU(), nn.Linear(3, 3)), x, torch.tensor([0, 1]), 0.1)",
+        {"dprobust.bounds.backward:Image", "dprobust.bounds.planes:slopes", "dprobust.bounds.chain:chain"},
+    ),
     "distances": (
         NET
         + "import dprobust.distances as d\nd.boundary_distance(net, x, y, 'l2')\nd.deepfool(net, x[:4], y[:4], 'linf')",

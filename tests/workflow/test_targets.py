@@ -64,8 +64,9 @@ def test_data_comes_first(empty):
 def test_everything_by_default(ready):
     jobs = ready.planned(config=PAPER)
     assert jobs["train"] == 95 and jobs["report"] == jobs["all"] == 1
-    # without attack and FGSM for every model; corruptions for 30; distances and curvature for 20; five more for 10
-    assert jobs["measure"] == 2 * 95 + 30 + 2 * 20 + 5 * 10
+    # without attack and FGSM for every model; ladder and attack check for MNIST's 85; corruptions for 30; distances and
+    # curvature for 20; four more for 10
+    assert jobs["measure"] == 2 * 95 + 2 * 85 + 30 + 2 * 20 + 4 * 10
 
 
 def test_a_figure_of_ones_own(ready):
