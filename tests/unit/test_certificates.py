@@ -109,6 +109,13 @@ def test_a_band_from_what_is_certified_to_what_is_left():
     one = data[(data["run"] == DP.name) & (data["side"] == "certified")]
     assert one["mean"].tolist() == pytest.approx([0.89, 0.59, 0.19]) and set(data["seeds"]) == {2}
     assert ((data["low"] < data["mean"]) & (data["mean"] < data["high"])).all()
+    ends = [collection.get_segments() for collection in axes.collections[1:3]]  # bars point outwards
+    assert [segment[1][1] for segment in ends[0]] == pytest.approx(
+        data["high"][data["side"] == "attacked"][:3].tolist()
+    )
+    assert [segment[1][1] for segment in ends[1]] == pytest.approx(
+        data["low"][data["side"] == "certified"][:3].tolist()
+    )
     texts = " ".join(text.get_text() for text in figure.legends[0].get_texts()).replace("\n", " ")
     assert "certified" in texts and "left by PGD" in texts and "1.89" in texts
     assert figure.get_supxlabel() == "small print" and figure.get_suptitle() == "Both sides"

@@ -22,13 +22,13 @@ SIDES = {"attacked": ("-", "left by PGD"), "certified": ((0, (5, 1.6)), "certifi
 
 
 def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
-    """A band a run between the two sides' means over seeds; bars are 95 % intervals over seeds and images.
+    """A band a run between the two sides' means over seeds; bars reach to the outer ends of 95 % intervals.
 
     Of the records: the arrays eps, margin, attacked and clean.
 
     Returns:
         The figure, and the numbers in it: run, side ("certified" or "attacked", both of which begin at eps 0 without
-        attack), eps, mean, low, high (the interval, `dprobust.statistics`), seeds.
+        attack), eps, mean, low, high (the interval over seeds and images, `dprobust.statistics`, within 0 to 1), seeds.
     """
     eps = [0.0, *next(iter(given.arrays.values()))["eps"].tolist()]
 
@@ -41,16 +41,18 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         for side in SIDES:
             for i, size in enumerate(eps):
                 values = found[run.name, side][:, i]
-                share = dict(zip(("mean", "low", "high"), mean_interval(values), strict=True))
-                rows.append({"run": run.name, "side": side, "eps": size} | share | {"seeds": len(values)})
+                value, low, high = mean_interval(values)
+                row = {"run": run.name, "side": side, "eps": size, "mean": value}
+                rows.append(row | {"low": max(low, 0.0), "high": min(high, 1.0), "seeds": len(values)})
     drawn = pd.DataFrame(rows)
     shade = colours(given.runs)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.0), layout="constrained")
         axes = figure.subplots()
-        for run in given.runs:
-            _band(axes, drawn[drawn["run"] == run.name], shade[run])
-        axes.set(xlim=(0, drawn["eps"].max()), ylim=(-0.02, 1.02), ylabel="accuracy")
+        for place, run in enumerate(given.runs):
+            beside = 0.008 * (place - (len(given.runs) - 1) / 2) * max(eps)  # bars of several runs stand side by side
+            _band(axes, drawn[drawn["run"] == run.name], shade[run], beside)
+        axes.set(xlim=(-0.02 * max(eps), 1.02 * max(eps)), ylim=(-0.02, 1.02), ylabel="accuracy")
         axes.set_xlabel("eps (largest change of a pixel, pixels in [0, 1])")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         key = runs_key({run: run.label(given.epsilons.get(run.name)) for run in given.runs}, shade)
@@ -62,11 +64,12 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     return figure, drawn
 
 
-def _band(axes: Axes, curves: pd.DataFrame, colour: str) -> None:
+def _band(axes: Axes, curves: pd.DataFrame, colour: str, beside: float) -> None:
     by_side = {side: curves[curves["side"] == side].sort_values("eps") for side in SIDES}
     upper, lower = by_side["attacked"], by_side["certified"]
     axes.fill_between(upper["eps"], lower["mean"], upper["mean"], color=colour, alpha=0.18, linewidth=0)
     for side, (style, _) in SIDES.items():
         curve = by_side[side]
         axes.plot(curve["eps"], curve["mean"], color=colour, linestyle=style, marker="o", markersize=3)
-        axes.vlines(curve["eps"], curve["low"], curve["high"], color=colour, linewidth=0.8, alpha=0.7)
+        end = curve["high" if side == "attacked" else "low"]
+        axes.vlines(curve["eps"] + beside, curve["mean"], end, color=colour, linewidth=0.9)
