@@ -1,14 +1,20 @@
 """Wrong configs and command lines: each is refused in one line that names the key or the file."""
 
 import copy
+import shutil
+import subprocess
 
 import bad_input
 import pytest
+import torch
 import yaml
 from helpers import ROOT
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from dprobust import asked
 from dprobust.errors import UserError
+from dprobust.files import replaced
 from dprobust.study import ConfigError, Study
 
 PAPER = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
@@ -93,3 +99,36 @@ def test_targets_cores_and_profiles(tmp_path):
     with pytest.raises(UserError, match="nowhere: no profile.yaml there"):
         asked.check_profile(["fig2", "--workflow-profile=nowhere"])
     asked.check_profile(["--workflow-profile", str(ROOT / "profiles" / "default"), "--workflow-profile=none"])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+WRITERS = {
+    "safetensors": lambda path: save_file({"w": torch.zeros(100_000)}, path),
+    "python": lambda path: path.write_bytes(bytes(400_000)),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_told_with_the_file(writer, small_disk):
+    path = small_disk / "model.safetensors"
+    with pytest.raises(OSError, match="No space left on device") as error, replaced(path) as temporary:
+        WRITERS[writer](temporary)
+    assert error.value.filename == str(path) and not path.exists()
+
+
+def test_a_full_disk_is_told_where_nothing_can_be_mounted(tmp_path):
+    text = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(OSError, match="No space left on device") as error, replaced(tmp_path / "x"):
+        raise SafetensorError(text)
+    assert error.value.filename == str(tmp_path / "x")
