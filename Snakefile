@@ -42,3 +42,6 @@ rule models:
     input:
         every_model(),
     localrule: True
+
+
+check_targets()

@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and hashes of them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,11 @@ def named(path: Path) -> Iterator[None]:
         if error.errno is None or error.filename is not None:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+    except Exception as error:
+        # Writers in Rust (safetensors) tell the system's errors as text.
+        if f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 @contextmanager

@@ -11,10 +11,8 @@ from dprobust.errors import UserError
 from dprobust.models.settings import FactoryModel, settings_class
 from dprobust.recipe import Dpsgd, Pretraining, Sgd
 from dprobust.registry import Registry
-from dprobust.settings import Count, DisplaySettings, Fraction, Probability, Settings, Unique
+from dprobust.settings import Count, DisplaySettings, Fraction, Name, Probability, Settings, Unique
 
-Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=60)]
-"""Name of a dataset, figure, table or page."""
 Text = Annotated[str, MaxLen(200)]
 Mirrors = Annotated[list[Annotated[str, MinLen(1)]], Unique]
 Digests = dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
@@ -208,7 +206,7 @@ def one_line(error: ValidationError, config: Any, prefix: str = "") -> str:
     found = [(_walked(e, config), e) for e in error.errors()]
     # Of a union's errors, those of a branch of another type say nothing.
     where, chosen = min(found, key=lambda item: (-len(item[0]), item[1]["type"].endswith(("_type", "_required"))))
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where)
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{_key(part)}" for part in where)
     return f"{(prefix + path).lstrip('.') or '(top level)'}: {_message(chosen)}"
 
 
@@ -220,6 +218,11 @@ def _walked(error: Any, config: Any) -> list[str | int]:
             where.append(part)
             value = value[part]
     return where
+
+
+def _key(part: str) -> str:
+    """A key as it stands in an error: one that breaks the line or the page is shown as text."""
+    return part if part.isprintable() and part.strip() and len(part) <= 80 else short(part)
 
 
 RELATIONS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}

@@ -7,7 +7,7 @@ import difflib
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -66,11 +66,15 @@ def _ascending(values: list) -> list:
 
 Unique = AfterValidator(_unique)
 Ascending = AfterValidator(_ascending)
-Count = Annotated[int, Ge(1)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$", max_length=60)]
+"""Name of a dataset, figure, table or page."""
+Count = Annotated[int, Ge(1), Le(10**9)]
+Positive = Annotated[float, Gt(0), Le(1e30)]
+"""What float32 holds, with room for products."""
+NonNegative = Annotated[float, Ge(0), Le(1e30)]
 Fraction = Annotated[float, Ge(0), Lt(1)]
-Probability = Annotated[float, Gt(0), Lt(1)]
+Probability = Annotated[float, Ge(1e-100), Lt(1)]
+"""The accountants' grids end far above this."""
 Pixels = Annotated[float, Ge(0), Le(1)]
 """A change of a pixel, pixels in [0, 1]."""
 Step = Annotated[float, Gt(0), Le(1)]
@@ -97,7 +101,7 @@ class DisplaySettings(Settings):
     """The kind of display: a folder of dprobust/metrics, dprobust/displays or an extension."""
     title: str = ""
     """Title."""
-    target: str | None = None
+    target: Name | None = None
     """Name to ask for it by (`snakemake NAME`); null means its own."""
 
 

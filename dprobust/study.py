@@ -93,8 +93,9 @@ class Study:
             self.registry = Registry(extensions)
         except UserError as error:
             raise ConfigError(str(error)) from None
-        left_out = {name for name, entry in (config.get("datasets") or {}).items() if entry is None}
+        left_out: set[str] = set()
         if isinstance(datasets := config.get("datasets"), dict):
+            left_out = {name for name, entry in datasets.items() if entry is None}
             config["datasets"] = {name: entry for name, entry in datasets.items() if entry is not None}
         self._leave_out(config, left_out)
         self.settings = validated(study_class(self.registry), config)
@@ -372,8 +373,11 @@ class Study:
     def _check_training(self, dataset: str, key: str, training: Settings) -> None:
         known, entry = self.facts_of(dataset), self.datasets[dataset]
         stop = getattr(training, "stop", None)
-        if known.train and training.batch_size > (n := known.train - (stop.holdout if stop else 0)):
-            held = f" that stop.holdout leaves of {known.train}" if stop else ""
+        wrong = getattr(training, "mislabelled", 0)
+        if known.train and training.batch_size > (n := known.train - (stop.holdout if stop else 0) - wrong):
+            takers = [name for name, taken in (("stop.holdout", stop), ("mislabelled", wrong)) if taken]
+            verb = "leave" if len(takers) > 1 else "leaves"
+            held = f" that {' and '.join(takers)} {verb} of {known.train}" if takers else ""
             raise ConfigError(f"{key}.batch_size: {training.batch_size} is more than the {n} training examples{held}")
         if entry.pretraining and "crop" in training.augment:
             raise ConfigError(f"{key}.augment: frozen layers have no features of crops")

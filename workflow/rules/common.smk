@@ -1,11 +1,15 @@
 import re
 import shlex
 import sys
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
 
+from dprobust import asked
 from dprobust import plan as paths
 from dprobust.errors import UserError
 from dprobust.plan import Plan
@@ -25,6 +29,12 @@ def told(function, *arguments):
         raise WorkflowError(f"config: {error}") from None
 
 
+if workflow.is_main_process:
+    told(asked.check_profile, sys.argv[1:])
+    told(asked.check_cores, workflow.resource_settings.cores)
+    for file in workflow.overwrite_configfiles:
+        told(asked.check_config_file, Path(file))
+
 study = told(Study, config)
 plan = Plan(study, WORKFLOW / "scripts")
 
@@ -37,7 +47,21 @@ def one_run_at_a_time():
     try:
         run_lock.acquire(timeout=0)
     except Timeout:
-        raise WorkflowError("another run is at work in this folder; wait for it or stop it") from None
+        lock = Path(run_lock.lock_file).resolve()
+        raise WorkflowError(f"{lock}: another run is at work in this folder; wait for it or stop it") from None
+
+
+def check_targets():
+    """Refuse targets that nothing makes, with what comes near. Snakemake has read the command line by now, but tells
+    workflows of its targets only after their Snakefile: they are read from there again."""
+    called = Path(sys.argv[0])
+    snakemake = called.name == "snakemake" or called.parts[-2:] == ("snakemake", "__main__.py")
+    if not (snakemake and workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent):
+        return
+    with redirect_stderr(StringIO()):
+        targets = parse_args(sys.argv[1:])[1].targets
+    rules = [rule.name for rule in workflow.rules]
+    told(asked.check_targets, targets or [], rules, lambda path: any(r.is_producer(path) for r in workflow.rules))
 
 
 onstart:
