@@ -20,7 +20,7 @@ FGSM = ("fig2", "fig3a", "fig3b", "fig3c", "fig7")
 PGD = ("fig4", "fig4_stable", "fig4_strongest")
 FIGURES = (*FGSM, *PGD, "fig2_strongest", "fig1", "fig5a", "fig5b", "fig5c")
 TABLES = ("table1", "table2", "ladder")
-ALL = (*FIGURES, *TABLES, "accuracy_table", "privacy_table", "mnist_c_generate")
+ALL = (*FIGURES, *TABLES, "accuracy_table", "privacy_table", "mnist_c_generate", "attack_check", "claims")
 RESULTS = "results/smoke"
 DRAW = "mnist/test"
 FIRST = draw(10_000, None, DRAW)
@@ -208,7 +208,7 @@ def test_snakemakes_own_report(smoke, tmp_path):
         ({"label": "another"}, {*ALL, "report", "all"}),
         (
             {"datasets": {"mnist": {"metrics": {"fgsm": {"losses": ["ce", "ce_stable"]}}}}},
-            {"measure", *FGSM, "report", "all"},
+            {"measure", *FGSM, "claims", "report", "all"},
         ),
         # Captions tell of delta; trainings and records of metrics do not.
         (
@@ -216,8 +216,8 @@ def test_snakemakes_own_report(smoke, tmp_path):
             {"account", *ALL, "report", "all"} - {"accuracy_table"},
         ),
         ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report", "all"}),
-        ({"datasets": {"mnist": {"metrics": {"pgd": {"alpha": 0.02}}}}}, {"measure", "table1", "report", "all"}),
-        ({"datasets": {"mnist": {"metrics": {"curvature": {"images": 11}}}}}, {"measure", "fig5c", "report", "all"}),
+        ({"datasets": {"mnist": {"metrics": {"pgd": {"alpha": 0.02}}}}}, {"measure", "table1", "claims", "report", "all"}),
+        ({"datasets": {"mnist": {"metrics": {"curvature": {"images": 11}}}}}, {"measure", "fig5c", "claims", "report", "all"}),
         ({"datasets": {"mnist": {"mirrors": ["elsewhere"]}}}, set()),
     ],
     ids=["label", "losses", "deltas", "title", "alpha", "images", "mirror"],
