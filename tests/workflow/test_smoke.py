@@ -216,8 +216,14 @@ def test_snakemakes_own_report(smoke, tmp_path):
             {"account", *ALL, "report", "all"} - {"accuracy_table"},
         ),
         ({"figures": {"fig7": {"title": "Other"}}}, {"fig7", "report", "all"}),
-        ({"datasets": {"mnist": {"metrics": {"pgd": {"alpha": 0.02}}}}}, {"measure", "table1", "claims", "report", "all"}),
-        ({"datasets": {"mnist": {"metrics": {"curvature": {"images": 11}}}}}, {"measure", "fig5c", "claims", "report", "all"}),
+        (
+            {"datasets": {"mnist": {"metrics": {"pgd": {"alpha": 0.02}}}}},
+            {"measure", "table1", "claims", "report", "all"},
+        ),
+        (
+            {"datasets": {"mnist": {"metrics": {"curvature": {"images": 11}}}}},
+            {"measure", "fig5c", "claims", "report", "all"},
+        ),
         ({"datasets": {"mnist": {"mirrors": ["elsewhere"]}}}, set()),
     ],
     ids=["label", "losses", "deltas", "title", "alpha", "images", "mirror"],
