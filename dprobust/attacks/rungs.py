@@ -45,6 +45,11 @@ class Budget(NamedTuple):
 
 
 STANDARD = Budget()
+FAST = Budget(classes=3, apgd_steps=30, square_queries=400)
+BUDGETS: Mapping[str, Budget] = MappingProxyType({"full": STANDARD, "fast": FAST})
+"""Budgets by name. full: what AutoAttack spends on Auto-PGD and Square Attack, and towards each of up to nine classes;
+fast: a small part of that, in proportion to what the rungs still break, for many images. `benchmarks/attacks.py`
+measures what it saves and what it misses."""
 
 
 class Ladder(NamedTuple):
@@ -142,7 +147,7 @@ def robust_accuracy(
     eps: float,
     norm: str = "linf",
     rungs: Sequence[str] = tuple(RUNGS),
-    budget: Budget = STANDARD,
+    budget: Budget | str = STANDARD,
     seed: int = 0,
     batch_size: int = 256,
 ) -> float:
@@ -157,7 +162,7 @@ def ladder(
     eps: float,
     norm: str = "linf",
     rungs: Sequence[str] = tuple(RUNGS),
-    budget: Budget = STANDARD,
+    budget: Budget | str = STANDARD,
     seed: int = 0,
     batch_size: int = 256,
     keep_images: bool = False,
@@ -175,7 +180,7 @@ def ladder(
         eps: radius of the ball >= 0, in units of the pixel range.
         norm: linf or l2.
         rungs: keys of `RUNGS`, in the order to climb them.
-        budget: steps, restarts, classes and queries.
+        budget: steps, restarts, classes and queries, or a name in `BUDGETS`.
         seed: of the random starts and of Square Attack; a rung draws the same for an image whichever rungs come before.
         batch_size: images in a forward pass, at most.
         keep_images: return the adversarial images.
@@ -186,6 +191,9 @@ def ladder(
     check_images(model, x, y)
     check_size("eps", eps)
     check_choice("norm", norm, NORMS)
+    if isinstance(budget, str):
+        check_choice("budget", budget, BUDGETS)
+        budget = BUDGETS[budget]
     _check_rungs(rungs, budget)
     check_count("batch_size", batch_size)
     start = time.perf_counter()

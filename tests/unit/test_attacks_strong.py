@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dprobust.attacks import (
+    BUDGETS,
     LOSSES,
     RUNGS,
     Budget,
@@ -309,6 +310,23 @@ def test_each_rung_by_itself(case, norm, rung):
     assert (ladder(model, x, y, 10 * RADII[norm], norm, [rung], FEW).broken_by == 1).double().mean() > 0.9
 
 
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_budget_by_name(case, monkeypatch, name):
+    model, x, y = case
+    spent = []
+
+    def note(model, x, y, task):
+        spent.append(task.budget)
+        return Found(x, torch.zeros(len(x), dtype=torch.bool))
+
+    monkeypatch.setattr(rungs, "RUNGS", {"note": note})
+    ladder(model, x, y, 0.06, rungs=["note"], budget=name)
+    robust_accuracy(model, x, y, 0.06, rungs=["note"], budget=name)
+    assert spent == [BUDGETS[name]] * 2
+    ladder(model, x, y, 0.06, rungs=["note"])
+    assert spent[-1] == Budget() == BUDGETS["full"] != BUDGETS["fast"]
+
+
 def test_a_claim_that_is_no_break_does_not_count(case, monkeypatch):
     model, x, y = case
     far = ladder(model, x, y, 0.9, rungs=["fgsm"], keep_images=True).images
@@ -451,6 +469,7 @@ def test_the_model_is_left_as_found(case):
         ({"rungs": []}, r"rungs must be a list of at least one of .*, found \[\]"),
         ({"rungs": "pgd"}, "rungs must be a list .*, found 'pgd'"),
         ({"rungs": ["pgd", "pgd"]}, "rungs must be different ones, found pgd twice"),
+        ({"budget": "quick"}, "budget must be one of full, fast, found 'quick'"),
         ({"budget": Budget(apgd_steps=0)}, "apgd_steps must be a whole number >= 1, found 0"),
         ({"budget": Budget(square_queries=1.5)}, "square_queries must be a whole number >= 1, found 1.5"),
         ({"budget": Budget(alpha=float("nan"))}, "alpha must be a finite number >= 0, found nan"),

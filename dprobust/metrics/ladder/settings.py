@@ -1,10 +1,13 @@
 """Settings of the metric `ladder`."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
+from pydantic import BeforeValidator
 
-from dprobust.settings import Ascending, Count, MetricSettings, Positive, Settings, Step, Unique
+from dprobust.settings import Ascending, Count, MetricSettings, Positive, Settings, Step, Unique, fault
 
 MINUTES = 120
 
@@ -35,6 +38,22 @@ class Budget(Settings):
     """Random changes that Square Attack tries; AutoAttack takes 5000."""
 
 
+BudgetName = Literal["full", "fast"]
+BUDGETS: Mapping[str, Budget] = MappingProxyType(
+    {"full": Budget(), "fast": Budget(classes=3, apgd_steps=30, square_queries=400)}
+)
+"""Those of `dprobust.attacks.BUDGETS`."""
+
+
+def _named(value: Any) -> Any:
+    """The budget of that name. Records, captions and what defines a job have its numbers alone."""
+    if not isinstance(value, str):
+        return value
+    if value not in BUDGETS:
+        raise fault(f"there is no budget {value!r}: take {' or '.join(BUDGETS)}, or a mapping of what to spend")
+    return BUDGETS[value]
+
+
 class Metric(MetricSettings):
     """Accuracy under a ladder of attacks, from FGSM to those of AutoAttack, each on the images that the ones before
     have left right."""
@@ -61,8 +80,9 @@ class Metric(MetricSettings):
     apgd_ce_stable and apgd_targeted are Auto-PGD along cross-entropy, the same without its round-off, and towards each
     of the likeliest classes (DLR loss; of a model with fewer than four classes logit differences); square is Square
     Attack, which sees no gradient."""
-    budget: Budget = Budget()
-    """What they may spend on an image."""
+    budget: Annotated[Budget, BeforeValidator(_named, json_schema_input_type=BudgetName | Budget)] = Budget()
+    """What they may spend on an image: numbers, what is not told as in full; or a name. full: as AutoAttack in
+    Auto-PGD and Square Attack; fast: some of the classes, steps and queries, for thousands of images."""
     alone_images: Annotated[int, Ge(0)] = 100
     """Try each attack by itself as well, on the first so many of the draw, to tell what it finds alone; 0 leaves
     that out."""
