@@ -217,13 +217,13 @@ def test_several_eps_each_begin_without_attack():
 
 
 @pytest.mark.parametrize("alone", [True, False])
-@pytest.mark.parametrize("seeds", [1, 5])
-def test_caption(alone, seeds):
+@pytest.mark.parametrize(("seeds", "budget"), [(1, "full"), (5, "fast")])
+def test_caption(alone, seeds, budget):
     path = ROOT / "dprobust" / "metrics" / "ladder" / "caption.rst"
     told = {
         "title": "",
         "settings": {"title": "", "alone": alone},
-        "measured": {"ladder": typed.Metric().plain()},
+        "measured": {"ladder": typed.Metric(budget=budget).plain()},
         "images": {"ladder": 321},
         "dataset": "mnist",
         "seeds": seeds,
@@ -234,7 +234,8 @@ def test_caption(alone, seeds):
     document = docutils.core.publish_doctree(source, settings_overrides={"report_level": 1, "halt_level": 2})
     text = " ".join(document.astext().split())
     assert "321 mnist test images drawn at random" in text and "linf ball" in text and "upper bound" in text
-    assert (
-        "5000 random changes" in text and ("alone:" in text) == alone and ("standard deviation" in text) == (seeds > 1)
+    assert f"{BUDGETS[budget].square_queries} random changes" in text and ("brings to 0.1" in text) == (
+        budget == "fast"
     )
+    assert "upper bound" in text and ("alone:" in text) == alone and ("standard deviation" in text) == (seeds > 1)
     assert max(len(line) for line in path.read_text(encoding="utf-8").splitlines()) <= 120
