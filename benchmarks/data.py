@@ -27,11 +27,15 @@ def test_images(n: int) -> tuple[Tensor, Tensor]:
     return models.unit(torch.from_numpy(data.images)), torch.from_numpy(data.labels)
 
 
-@lru_cache(maxsize=1)
-def trained_lenet(n: int) -> nn.Module:
-    """The study's LeNet after an epoch of SGD over n training images, in the memory format of the study's jobs."""
+@lru_cache(maxsize=2)
+def trained_lenet(n: int, private: bool = False) -> nn.Module:
+    """The study's LeNet after an epoch of SGD over n training images, or three of DP-SGD, in the memory format of the
+    study's jobs."""
     model = models.build({"name": "lenet", "normalize": {"mean": [0.1307], "std": [0.3081]}}, (1, 28, 28), 10)
     train, test = (arrays.load(file(f"mnist/{name}.npz")) for name in ("train", "test"))
-    settings = Training(epochs=1, batch_size=64, lr=0.05, momentum=0.5)
+    if private:
+        settings = Training(epochs=3, sigma=1.3, clip=1.0, sampling="poisson")
+    else:
+        settings = Training(epochs=1, batch_size=64, lr=0.05, momentum=0.5)
     training.train(model, train.take(slice(n)), test.take(slice(100)), settings, ("benchmark",))
     return model.eval().to(memory_format=torch.channels_last)

@@ -58,14 +58,17 @@ def _section(title: str, kind: dict[str, Any], kinds: dict[str, Any]) -> str:
 def _rows(kind: dict[str, Any], kinds: dict[str, Any], prefix: str = "") -> list[str]:
     rows = []
     for name, entry in kind.get("properties", {}).items():
-        inner = kinds.get(_name(entry))
+        inner, below = kinds.get(_name(entry)), []
         if inner and name in ("budget", "normalize", "stop"):  # small, and found nowhere else
-            rows += _rows(inner, kinds, f"{prefix}{name}.")
-            continue
+            below = _rows(inner, kinds, f"{prefix}{name}.")
+            if not any("enum" in choice for choice in entry.get("anyOf", [])):  # else a name stands for the mapping
+                rows += below
+                continue
         default = entry.get("default", "" if name in kind.get("required", []) else None)
         told = "" if isinstance(default, dict) or default == "" else f"`{json.dumps(default, ensure_ascii=False)}`"
         told = "required" if name in kind.get("required", []) else told
         rows.append(f"| `{prefix}{name}` | {_values(entry, kinds)} | {told} | {_flat(entry.get('description', ''))} |")
+        rows += below
     return rows
 
 

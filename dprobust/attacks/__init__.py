@@ -20,11 +20,12 @@ from dprobust.attacks.gradient_sign import (
     pgd_record,
 )
 from dprobust.attacks.losses import LOSSES, Loss, log_odds_against
-from dprobust.attacks.rungs import RUNGS, Budget, Ladder, ladder, robust_accuracy
+from dprobust.attacks.rungs import BUDGETS, RUNGS, Budget, Ladder, ladder, robust_accuracy
 from dprobust.attacks.search import Found
 from dprobust.attacks.squares import square
 
 __all__ = [
+    "BUDGETS",
     "LOSSES",
     "RUNGS",
     "Attack",

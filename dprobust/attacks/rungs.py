@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dprobust.attacks import autopgd, squares
 from dprobust.attacks.balls import NORMS, Ball
-from dprobust.attacks.losses import OBJECTIVES, Objective, margin_to
+from dprobust.attacks.losses import LOSSES, OBJECTIVES, Objective, margin_to
 from dprobust.attacks.search import Draws, Found, ascend, in_turn, targets
 from dprobust.inference import check_choice, check_count, check_images, check_size, map_batches
 
@@ -42,9 +42,17 @@ class Budget(NamedTuple):
     """Runs of Auto-PGD along each loss and towards each class, all from random points."""
     square_queries: int = 5000
     """Random changes that Square Attack tries."""
+    near: float = 0.0
+    """Images that no rung breaks, but that one brings to a margin of at most this share of the one without attack, meet
+    all rungs once more with what `STANDARD` spends; 0: none do. The margin: the true logit less the largest other."""
 
 
 STANDARD = Budget()
+FAST = Budget(classes=2, apgd_steps=15, square_queries=200, near=0.1)
+BUDGETS: Mapping[str, Budget] = MappingProxyType({"full": STANDARD, "fast": FAST})
+"""Budgets by name. full: what AutoAttack spends on Auto-PGD and Square Attack, and towards each of up to nine classes;
+fast: a small part of that, and all of it for images that this part has brought near a break. `benchmarks/attacks.py`
+measures what it saves and what it misses."""
 
 
 class Ladder(NamedTuple):
@@ -53,7 +61,8 @@ class Ladder(NamedTuple):
     rungs: tuple[str, ...]
     """"clean" and the rungs, in the order they were climbed."""
     broken_by: Tensor
-    """int8 (N,): place in `rungs` of the first that broke the image, 0 if it is wrong as it is; -1 if none did."""
+    """int8 (N,): place in `rungs` of the one that broke the image, be it in the second climb that `Budget.near` gives;
+    0 if it is wrong as it is, -1 if none did."""
     images: Tensor | None
     """(N, C, H, W), of x's dtype, on x's device, if asked for: the adversarial image, where there is one; elsewhere the
     image itself."""
@@ -142,7 +151,7 @@ def robust_accuracy(
     eps: float,
     norm: str = "linf",
     rungs: Sequence[str] = tuple(RUNGS),
-    budget: Budget = STANDARD,
+    budget: Budget | str = STANDARD,
     seed: int = 0,
     batch_size: int = 256,
 ) -> float:
@@ -157,12 +166,12 @@ def ladder(
     eps: float,
     norm: str = "linf",
     rungs: Sequence[str] = tuple(RUNGS),
-    budget: Budget = STANDARD,
+    budget: Budget | str = STANDARD,
     seed: int = 0,
     batch_size: int = 256,
     keep_images: bool = False,
 ) -> Ladder:
-    """Which attack is the first to break each image.
+    """Which attack breaks each image, tried from the first to the last.
 
     A break counts only if the final image, in a forward pass of its own, has a wrong class, and lies in the ball and
     in [0, 1]; float32 round-off may take it out of the ball by 1e-6 (1e-6 eps, where eps is above 1).
@@ -175,7 +184,7 @@ def ladder(
         eps: radius of the ball >= 0, in units of the pixel range.
         norm: linf or l2.
         rungs: keys of `RUNGS`, in the order to climb them.
-        budget: steps, restarts, classes and queries.
+        budget: steps, restarts, classes and queries, or a name in `BUDGETS`.
         seed: of the random starts and of Square Attack; a rung draws the same for an image whichever rungs come before.
         batch_size: images in a forward pass, at most.
         keep_images: return the adversarial images.
@@ -186,26 +195,38 @@ def ladder(
     check_images(model, x, y)
     check_size("eps", eps)
     check_choice("norm", norm, NORMS)
+    if isinstance(budget, str):
+        check_choice("budget", budget, BUDGETS)
+        budget = BUDGETS[budget]
     _check_rungs(rungs, budget)
     check_count("batch_size", batch_size)
     start = time.perf_counter()
     ball, draws = Ball(eps, norm), Draws(seed, len(x), torch.arange(len(x)))
+    margins = _margins(model, x, y, batch_size)
+    nearest = margins.clone()
     broken_by = torch.full_like(y, -1, dtype=torch.int8)
     broken_by[_wrong(model, x, y, batch_size)] = 0
     images = x.clone() if keep_images else None
-    seconds = [time.perf_counter() - start]
-    for place, rung in enumerate(rungs, 1):
-        start = time.perf_counter()
-        left = (broken_by < 0).nonzero()[:, 0]
-        if len(left):
-            task = Task(ball, budget, draws.of(left), batch_size)
-            found = RUNGS[rung](model, x[left], y[left], task)
-            places, tried = left[found.broken], found.images[found.broken]
-            real = _real(model, tried, x[places], y[places], ball, batch_size)
-            broken_by[places[real]] = place
-            if images is not None:
-                images[places[real]] = tried[real]
-        seconds.append(time.perf_counter() - start)
+    seconds = [time.perf_counter() - start] + [0.0] * len(rungs)
+
+    def climb(budget: Budget, chosen: Tensor) -> None:
+        for place, rung in enumerate(rungs, 1):
+            start = time.perf_counter()
+            left = ((broken_by < 0) & chosen).nonzero()[:, 0]
+            if len(left):
+                found = RUNGS[rung](model, x[left], y[left], Task(ball, budget, draws.of(left), batch_size))
+                places, tried = left[found.broken], found.images[found.broken]
+                real = _real(model, tried, x[places], y[places], ball, batch_size)
+                broken_by[places[real]] = place
+                if images is not None:
+                    images[places[real]] = tried[real]
+                if budget.near:
+                    nearest[left] = nearest[left].minimum(_margins(model, found.images, y[left], batch_size))
+            seconds[place] += time.perf_counter() - start
+
+    climb(budget, broken_by < 0)
+    if budget.near:
+        climb(STANDARD._replace(alpha=budget.alpha), nearest <= budget.near * margins)
     return Ladder((CLEAN, *rungs), broken_by, images, tuple(seconds))
 
 
@@ -217,7 +238,7 @@ def _check_rungs(rungs: Sequence[str], budget: Budget) -> None:
         if rung in rungs[:i]:
             raise ValueError(f"rungs must be different ones, found {rung} twice")
     for name, value in budget._asdict().items():
-        if name != "alpha":
+        if name not in ("alpha", "near"):
             check_count(name, value)
         elif value is not None:
             check_size(name, value)
@@ -225,6 +246,10 @@ def _check_rungs(rungs: Sequence[str], budget: Budget) -> None:
 
 def _wrong(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
     return map_batches(model, lambda x, y: (model(x).argmax(1) != y,), batch_size, x, y)[0]
+
+
+def _margins(model: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> Tensor:
+    return map_batches(model, lambda x, y: (-LOSSES["margin"](model(x), y),), batch_size, x, y)[0]
 
 
 def _real(model: nn.Module, images: Tensor, x: Tensor, y: Tensor, ball: Ball, batch_size: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dprobust.attacks import (
+    BUDGETS,
     LOSSES,
     RUNGS,
     Budget,
@@ -309,6 +310,75 @@ def test_each_rung_by_itself(case, norm, rung):
     assert (ladder(model, x, y, 10 * RADII[norm], norm, [rung], FEW).broken_by == 1).double().mean() > 0.9
 
 
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_budget_by_name(case, monkeypatch, name):
+    model, x, y = case
+    spent = []
+
+    def note(model, x, y, task):
+        spent.append(task.budget)
+        return Found(x, torch.zeros(len(x), dtype=torch.bool))
+
+    monkeypatch.setattr(rungs, "RUNGS", {"note": note})
+    ladder(model, x, y, 0.06, rungs=["note"], budget=name)
+    robust_accuracy(model, x, y, 0.06, rungs=["note"], budget=name)
+    assert spent == [BUDGETS[name]] * 2
+    ladder(model, x, y, 0.06, rungs=["note"])
+    assert spent[-1] == Budget() == BUDGETS["full"] != BUDGETS["fast"]
+
+
+def test_images_near_a_break_meet_the_full_budget(case, monkeypatch):
+    """Two false rungs: one goes part of the way to an image of another class, one a smaller part to a third image."""
+    model, x, y = case
+    other = torch.stack([x[(y != label).nonzero()[0, 0]] for label in y])
+    met = []
+
+    def towards(share):
+        def rung(model, x, y, task):
+            met.append((share, task.budget, task.draws.places.tolist()))
+            images = x + share * (other[task.draws.places] - x)
+            return Found(images, (predict(model, images) != y) & (task.budget == Budget()))
+
+        return rung
+
+    def margins(images):
+        logits = model(images).detach()
+        true = logits[torch.arange(len(y)), y]
+        return true - torch.where(torch.eye(6, dtype=torch.bool)[y], -torch.inf, logits).amax(1)
+
+    monkeypatch.setattr(rungs, "RUNGS", {"half": towards(0.5), "less": towards(0.2)})
+    cheap = Budget(classes=1, near=0.3)
+    found = ladder(model, x, y, 1.0, rungs=["less", "half"], budget=cheap)
+    reached = torch.minimum(*(margins(x + share * (other - x)) for share in (0.5, 0.2))) / margins(x)
+    near = (reached <= 0.3).nonzero()[:, 0].tolist()
+    everything = list(range(len(x)))
+    assert 5 < len(near) < len(x) - 5
+    assert [one[:2] for one in met] == [(0.2, cheap), (0.5, cheap), (0.2, Budget()), (0.5, Budget())]
+    assert met[0][2] == met[1][2] == everything and met[2][2] == near
+    broken = margins(x + 0.5 * (other - x)) < 0
+    assert torch.equal(found.broken_by > 0, broken) and 0 < broken.sum() < len(near)
+    met.clear()
+    ladder(model, x, y, 1.0, rungs=["less", "half"], budget=cheap._replace(near=0.0))
+    assert len(met) == 2
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_second_climb_finds_what_its_budget_finds(case, monkeypatch, norm):
+    model, x, y = network(6).double().eval(), case[1].double(), case[2]
+    model.load_state_dict(case[0].state_dict())
+    monkeypatch.setattr(rungs, "STANDARD", FEW)
+    least = Budget(pgd_steps=1, classes=1, apgd_steps=1, square_queries=1)
+    cheap, dear, both, some = (
+        ladder(model, x, y, RADII[norm], norm, budget=budget).broken_by > 0
+        for budget in (least, FEW, least._replace(near=1.0), least._replace(near=0.1))
+    )
+    assert torch.equal(both, cheap | dear) and (dear & ~cheap).any()
+    assert not (some & ~both).any() and not (cheap & ~some).any()
+    for batch_size in (7, 60):  # an image meets the same attack whoever is beside it
+        again = ladder(model, x, y, RADII[norm], norm, budget=least._replace(near=0.1), batch_size=batch_size)
+        assert torch.equal(again.broken_by > 0, some)
+
+
 def test_a_claim_that_is_no_break_does_not_count(case, monkeypatch):
     model, x, y = case
     far = ladder(model, x, y, 0.9, rungs=["fgsm"], keep_images=True).images
@@ -451,8 +521,10 @@ def test_the_model_is_left_as_found(case):
         ({"rungs": []}, r"rungs must be a list of at least one of .*, found \[\]"),
         ({"rungs": "pgd"}, "rungs must be a list .*, found 'pgd'"),
         ({"rungs": ["pgd", "pgd"]}, "rungs must be different ones, found pgd twice"),
+        ({"budget": "quick"}, "budget must be one of full, fast, found 'quick'"),
         ({"budget": Budget(apgd_steps=0)}, "apgd_steps must be a whole number >= 1, found 0"),
         ({"budget": Budget(square_queries=1.5)}, "square_queries must be a whole number >= 1, found 1.5"),
+        ({"budget": Budget(near=-0.5)}, "near must be a finite number >= 0, found -0.5"),
         ({"budget": Budget(alpha=float("nan"))}, "alpha must be a finite number >= 0, found nan"),
         ({"batch_size": 0}, "batch_size must be a whole number >= 1, found 0"),
         ({"y": torch.tensor([0, 6])}, "y must lie in 0 to 5, found 0 to 6"),

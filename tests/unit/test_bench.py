@@ -85,7 +85,9 @@ def lenet():
         lambda *n: attacks.pgd(*n, steps=2, rounds=1),
         lambda *n: attacks.fgsm_grid(*n, rounds=1),
         lambda *n: attacks.eq4(*n, rounds=1),
-        lambda *n: attacks.climbed(*n, "little", Budget(1.0, 1, 1, 1, 1, 1, 1)),
+        lambda *n: attacks.climbed(
+            *n, "LeNet", 0.1, {"more": Budget(1.0, 2, 1, 1, 1, 1, 1), "less": Budget(1.0, 1, 1, 1, 1, 1, 1)}
+        ),
         lambda *n: curvature.profiles(*n, naive=1, rounds=1),
         lambda *_: steps.lenet_steps(4, 1),
         lambda *_: steps.head_steps(4, 1),

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from dprobust import rendering
-from dprobust.attacks import RUNGS, Budget, ladder
+from dprobust.attacks import BUDGETS, RUNGS, Budget, ladder
 from dprobust.inference import predict
 from dprobust.measuring import Images
 from dprobust.metrics.ladder import settings as typed
@@ -37,7 +37,17 @@ def test_settings_agree_with_the_attacks():
     assert get_args(typed.RungName) == tuple(RUNGS) and typed.Metric().rungs == list(RUNGS)
     assert dict(typed.Budget()) == Budget()._asdict()
     assert set(NAMES) == {"clean", *RUNGS}
+    assert tuple(BUDGETS) == get_args(typed.BudgetName) == tuple(typed.BUDGETS)
     assert typed.Metric(**typed.Metric(budget={"classes": 3}).plain()).budget.classes == 3
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_name_stands_for_the_numbers_of_a_budget(name):
+    settings = typed.Metric(budget=name)
+    assert dict(settings.budget) == BUDGETS[name]._asdict()
+    for told in (settings.plain(), settings.brief()):
+        assert name not in str(told) and typed.Metric(**told) == settings
+    assert (settings == typed.Metric()) == (name == "full")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +61,7 @@ def test_settings_agree_with_the_attacks():
         ({"rungs": ["fab"]}, "rungs"),
         ({"budget": {"square_queries": 0}}, "budget.square_queries"),
         ({"budget": {"querys": 5}}, "budget"),
+        ({"budget": "quick"}, "budget"),
         ({"alone_images": -1}, "alone_images"),
     ],
 )
@@ -206,13 +217,13 @@ def test_several_eps_each_begin_without_attack():
 
 
 @pytest.mark.parametrize("alone", [True, False])
-@pytest.mark.parametrize("seeds", [1, 5])
-def test_caption(alone, seeds):
+@pytest.mark.parametrize(("seeds", "budget"), [(1, "full"), (5, "fast")])
+def test_caption(alone, seeds, budget):
     path = ROOT / "dprobust" / "metrics" / "ladder" / "caption.rst"
     told = {
         "title": "",
         "settings": {"title": "", "alone": alone},
-        "measured": {"ladder": typed.Metric().plain()},
+        "measured": {"ladder": typed.Metric(budget=budget).plain()},
         "images": {"ladder": 321},
         "dataset": "mnist",
         "seeds": seeds,
@@ -223,7 +234,8 @@ def test_caption(alone, seeds):
     document = docutils.core.publish_doctree(source, settings_overrides={"report_level": 1, "halt_level": 2})
     text = " ".join(document.astext().split())
     assert "321 mnist test images drawn at random" in text and "linf ball" in text and "upper bound" in text
-    assert (
-        "5000 random changes" in text and ("alone:" in text) == alone and ("standard deviation" in text) == (seeds > 1)
+    assert f"{BUDGETS[budget].square_queries} random changes" in text and ("brings to 0.1" in text) == (
+        budget == "fast"
     )
+    assert "upper bound" in text and ("alone:" in text) == alone and ("standard deviation" in text) == (seeds > 1)
     assert max(len(line) for line in path.read_text(encoding="utf-8").splitlines()) <= 120

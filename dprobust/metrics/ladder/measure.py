@@ -19,8 +19,8 @@ def measure(model: nn.Module, images: Images, settings: Metric) -> Measured:
 
     Arrays, E eps, R rungs with "clean", N images:
         rung: str [R], eps: float64 [E]: names of the axes. norm: str [1].
-        broken_by: int8 [E, N], place in `rung` of the first that breaks the image, 0 if it is wrong as it is, -1 if
-            none does. Every break is a forward pass on an image in the ball and in [0, 1].
+        broken_by: int8 [E, N], place in `rung` of the one that breaks the image, 0 if it is wrong as it is, -1 if none
+            does. Every break is a forward pass on an image in the ball and in [0, 1].
         alone_index: int64 [n], places in the test set of the images that each rung is tried on by itself; only if any
             are.
         alone: bool [E, R, n], it breaks them; of "clean" whether they are wrong as they are.

@@ -1,10 +1,13 @@
 """Settings of the metric `ladder`."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, MinLen
+from pydantic import BeforeValidator
 
-from dprobust.settings import Ascending, Count, MetricSettings, Positive, Settings, Step, Unique
+from dprobust.settings import Ascending, Count, Fraction, MetricSettings, Positive, Settings, Step, Unique, fault
 
 MINUTES = 120
 
@@ -33,6 +36,25 @@ class Budget(Settings):
     """Runs of Auto-PGD along each loss and towards each class, from random points."""
     square_queries: Annotated[int, Ge(1), Le(1_000_000)] = 5000
     """Random changes that Square Attack tries; AutoAttack takes 5000."""
+    near: Fraction = 0.0
+    """Images that no attack breaks, but that one brings to a margin (the right logit less the largest wrong one) of at
+    most this share of the one without attack, meet all attacks once more, with the budget full; 0 - none do."""
+
+
+BudgetName = Literal["full", "fast"]
+BUDGETS: Mapping[str, Budget] = MappingProxyType(
+    {"full": Budget(), "fast": Budget(classes=2, apgd_steps=15, square_queries=200, near=0.1)}
+)
+"""Those of `dprobust.attacks.BUDGETS`."""
+
+
+def _named(value: Any) -> Any:
+    """The budget of that name. Records, captions and what defines a job have its numbers alone."""
+    if not isinstance(value, str):
+        return value
+    if value not in BUDGETS:
+        raise fault(f"there is no budget {value!r}: take {' or '.join(BUDGETS)}, or a mapping of what to spend")
+    return BUDGETS[value]
 
 
 class Metric(MetricSettings):
@@ -61,8 +83,10 @@ class Metric(MetricSettings):
     apgd_ce_stable and apgd_targeted are Auto-PGD along cross-entropy, the same without its round-off, and towards each
     of the likeliest classes (DLR loss; of a model with fewer than four classes logit differences); square is Square
     Attack, which sees no gradient."""
-    budget: Budget = Budget()
-    """What they may spend on an image."""
+    budget: Annotated[Budget, BeforeValidator(_named, json_schema_input_type=BudgetName | Budget)] = Budget()
+    """What they may spend on an image: numbers, what is not told as in full; or a name. full: as AutoAttack in
+    Auto-PGD and Square Attack; fast: some of the classes, steps and queries, and all of them for images that those
+    bring near a break; for thousands of images."""
     alone_images: Annotated[int, Ge(0)] = 100
     """Try each attack by itself as well, on the first so many of the draw, to tell what it finds alone; 0 leaves
     that out."""
