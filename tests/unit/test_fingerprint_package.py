@@ -44,10 +44,11 @@ CALLS = {
         {"dprobust.attacks.rungs:ladder", "dprobust.attacks.autopgd:climb", "dprobust.attacks.squares:search"},
     ),
     "bounds": (
-        "import torch\nfrom torch import nn\nfrom dprobust.bounds import certified\n"
+        "import torch\nfrom torch import nn\nfrom dprobust.bounds import certified\ntorch.manual_seed(0)\n"
         "net = nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3))\n"
         "x = torch.rand(2, 1, 5, 5)\n"
-        "certified(nn.Sequential(*net, nn.ReLU(), nn.Linear(3, 3)), x, torch.tensor([0, 1]), 0.1)",
+        "net = nn.Sequential(*net, nn.ReLU(), nn.Linear(3, 3))\n"
+        "certified(net, x, net(x).argmax(1), 0.1)",  # of an image that is wrong nothing is asked
         {"dprobust.bounds.backward:Image", "dprobust.bounds.planes:slopes", "dprobust.bounds.chain:chain"},
     ),
     "distances": (

@@ -59,7 +59,9 @@ def test_the_index_lists_every_page():
 def test_the_reference_is_that_of_the_typed_settings():
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert text == reference(), "run `make schema`"
-    assert "| `lr` | number, more than 0 | `0.05` | Learning rate; with a schedule its peak. |" in text
+    assert (
+        "| `lr` | number, more than 0 and at most 1e+30 | `0.05` | Learning rate; with a schedule its peak. |" in text
+    )
     for line in text.splitlines():
         assert not line.startswith("|") or len(re.findall(r"(?<!\\)\|", line)) == 5, line
 
