@@ -216,6 +216,7 @@ class Training(Common):
         """Settings by which it cannot be one of several trainings side by side, in words; empty if it can."""
         asked = {"stop": self.stop, "augment": self.augment, "mislabelled": self.mislabelled}
         asked |= {"precision": self.precision != "float32", "randomness": self.randomness == "secret"}
+        asked |= {"engine": self.clip is not None and self.engine == "bfloat16"}
         return ", ".join(name for name, value in asked.items() if value)
 
     def trained_on(self, n: int) -> int:

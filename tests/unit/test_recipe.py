@@ -160,3 +160,9 @@ def test_statement():
     for wrong in ({"epsilon": -1.0}, {"epsilon": 1.0, "delta": 0.0}, {}):
         with pytest.raises(ValidationError):
             Statement(**wrong)
+
+
+def test_bfloat16_is_no_training_side_by_side():
+    """Trainings side by side clip in float32."""
+    assert Training(clip=1.0, sigma=1.0, engine="bfloat16").alone == "engine"
+    assert not Training(clip=1.0, sigma=1.0).alone and not Training(engine="bfloat16").alone
