@@ -79,15 +79,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that `write_arrays` wrote.
-
-    Raises:
-        UserError: the file is not whole.
-    """
-    return dict(Arrays(path))
-
-
 class Arrays(Mapping[str, np.ndarray]):
     """The arrays of a file, each read when it is asked for.
 

@@ -40,8 +40,6 @@ COMPARED = 8
 
 _INDEPENDENT: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
-Uses = Mapping[nn.Parameter, Sequence[Use]]
-
 
 def clipped_sum(
     model: nn.Module,

@@ -89,4 +89,4 @@ def test_a_damaged_record_is_named_in_one_line(tmp_path, content):
         records.read_json(path)
     path.write_bytes(b"PK\x03\x04 half of it")
     with pytest.raises(UserError, match="damaged"):
-        records.read_arrays(path)
+        dict(records.Arrays(path))

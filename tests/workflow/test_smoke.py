@@ -140,11 +140,11 @@ def test_every_image_is_kept_and_the_same_in_every_metric(smoke):
     test = arrays.load(smoke.folder / "data/mnist/test.npz")
     sizes = {"clean": 500, "fgsm": 500, "corruptions": 500, "distances": 100, "pgd": 32, "pgd_iterations": 32}
     for metric, n in (sizes | {"curvature": 10, "cross_sections": 2}).items():
-        kept = records.read_arrays(folder / f"{metric}.npz")
+        kept = records.Arrays(folder / f"{metric}.npz")
         np.testing.assert_array_equal(kept["index"], np.sort(draw(10_000, 500, DRAW)[:n]), err_msg=metric)
         np.testing.assert_array_equal(kept["label"], test.labels[kept["index"]], err_msg=metric)
-    logits = records.read_arrays(folder / "clean.npz")["logits"]
-    fgsm = records.read_arrays(folder / "fgsm.npz")
+    logits = records.Arrays(folder / "clean.npz")["logits"]
+    fgsm = records.Arrays(folder / "fgsm.npz")
     assert logits.dtype == np.float32 and logits.shape == (500, 10)
     np.testing.assert_array_equal(logits.argmax(1), fgsm["predicted"][0, 0])
     record = pd.read_csv(folder / "fgsm.csv")
