@@ -13,6 +13,7 @@ from dprobust import asked
 from dprobust import plan as paths
 from dprobust.errors import UserError
 from dprobust.plan import Plan
+from dprobust.schema import ConfigError
 from dprobust.study import Study
 
 # Snakemake puts the interpreter's path into shell commands as it is: quoted, it may have spaces.
@@ -26,7 +27,8 @@ def told(function, *arguments):
     try:
         return function(*arguments)
     except UserError as error:
-        raise WorkflowError(f"config: {error}") from None
+        where = "config: " if isinstance(error, ConfigError) else ""
+        raise WorkflowError(f"{where}{error}") from None
 
 
 if workflow.is_main_process:
