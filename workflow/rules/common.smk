@@ -84,6 +84,12 @@ def every_model():
     ]
 
 
+def every_record():
+    """What the displays are made from. Were it no target, it would be missed only when a display is drawn again."""
+    inputs = [path for display in study.displays.values() for path in plan.show_inputs(display).values()]
+    return list(dict.fromkeys(path for paths in inputs for path in ([paths] if isinstance(paths, str) else paths)))
+
+
 def every(section):
     """The files of a section's displays."""
     return [path for display in study.section(section) for path in plan.shown(display).values()]
