@@ -86,8 +86,7 @@ def every_model():
 
 def every_record():
     """What the displays are made from. Were it no target, it would be missed only when a display is drawn again."""
-    inputs = [path for display in study.displays.values() for path in plan.show_inputs(display).values()]
-    return list(dict.fromkeys(path for paths in inputs for path in ([paths] if isinstance(paths, str) else paths)))
+    return [list(plan.show_inputs(display).values()) for display in study.displays.values()]
 
 
 def every(section):
