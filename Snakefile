@@ -44,4 +44,6 @@ rule models:
     localrule: True
 
 
-check_targets()
+if asked_for := command_line():
+    check_targets(asked_for)
+    wait_for_earlier_jobs(asked_for)

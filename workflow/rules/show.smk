@@ -21,6 +21,8 @@ for display in study.displays.values():
             },
         log:
             f"results/{study.name}/logs/{display.section}/{display.name}.log",
+        group:
+            "show"
         conda:
             "../../envs/analysis.yaml"
         threads: 1
@@ -55,6 +57,7 @@ rule report:
         page=f"results/{study.name}/report.html",
     log:
         f"results/{study.name}/logs/report.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
