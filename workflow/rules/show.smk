@@ -4,7 +4,7 @@ for display in study.displays.values():
         name:
             display.target
         input:
-            **plan.show_inputs(display),
+            unpack(when_asked(plan.show_inputs, display)),
         output:
             **{
                 suffix: (
@@ -30,8 +30,8 @@ for display in study.displays.values():
             mem_mb=1000,
             runtime=10,
         params:
-            spec=told(plan.show, display.name),
-            told=plan.told(display),
+            spec=in_time(plan.show, display.name),
+            told=in_time(plan.told, display),
         message:
             f"Making {display.name}"
         script:
@@ -65,7 +65,7 @@ rule report:
         mem_mb=500,
         runtime=10,
     params:
-        spec=told(plan.report, WORKFLOW / "report" / "report.html.jinja"),
+        spec=in_time(plan.report, WORKFLOW / "report" / "report.html.jinja"),
     message:
         f"Writing results/{study.name}/report.html"
     script:
