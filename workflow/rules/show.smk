@@ -51,8 +51,8 @@ for section in paths.SECTIONS:
 rule report:
     input:
         shown=[path for display in study.displays.values() for path in plan.shown(display).values()],
-        template=f"{WORKFLOW}/report/report.html.jinja",
-        captions=[str(plan.caption(display)) for display in study.displays.values()],
+        template=local(f"{WORKFLOW}/report/report.html.jinja"),
+        captions=local([str(plan.caption(display)) for display in study.displays.values()]),
     output:
         page=f"results/{study.name}/report.html",
     log:
