@@ -14,6 +14,10 @@ import pytest
 import yaml
 from helpers import ROOT
 
+# Slurm is asked more often than on a cluster that others use.
+SLURM = ("--workflow-profile", "profiles/slurm", "--latency-wait", "10")
+SLURM += ("--slurm-init-seconds-before-status-checks", "2")
+
 
 @dataclass
 class Clone:
@@ -21,15 +25,12 @@ class Clone:
 
     folder: Path
     slurm: one_node.OneNode | None = None
+    options: tuple[str, ...] = ()
     runs: int = 0
 
     def command(self, *arguments: str, config=()) -> list[str]:
-        profile = []
-        if self.slurm:  # asked more often than on a cluster that others use
-            profile = ["--workflow-profile", "profiles/slurm", "--latency-wait", "10"]
-            profile += ["--slurm-init-seconds-before-status-checks", "2"]
         files = ["--configfile", "presets/smoke.yaml", *map(str, config)]
-        return [sys.executable, "-m", "snakemake", *profile, *arguments, *files]
+        return [sys.executable, "-m", "snakemake", *self.options, *arguments, *files]
 
     def start(self, *arguments: str, config=()) -> subprocess.Popen:
         """A run in the background; what the last one says is in `told()`."""
@@ -86,12 +87,12 @@ def clone(tmp_path, mnist):
     files += [path.relative_to(ROOT) for path in (mnist / f"{name}.npz" for name in ("train", "test"))]
     files += [(mnist / "source.json").relative_to(ROOT)]
 
-    def make(name: str, node: one_node.OneNode | None = None) -> Clone:
+    def make(name: str, node: one_node.OneNode | None = None, options=SLURM) -> Clone:
         folder = tmp_path / name
         for file in files:
             if (ROOT / file).exists():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(ROOT / file, folder / file)
-        return Clone(folder, node)
+        return Clone(folder, node, options if node else ())
 
     return make

@@ -1,5 +1,6 @@
 """The workflow through profiles/slurm on a real Slurm without GPUs and without accounting."""
 
+import importlib.util
 import re
 import time
 
@@ -37,8 +38,8 @@ def last(slurm):
 def long(clone, slurm):
     """Trainings of many short epochs, so that there is a middle to be cancelled in; and the study's overlay."""
 
-    def make(study, epochs=60):
-        made = clone(study, slurm)
+    def make(study, epochs=60, **options):
+        made = clone(study, slurm, **options)
         training = {name: {"epochs": epochs} for name in ("sgd", "dpsgd")}
         data = {"mnist": {"train_size": 1024, "training": training}}
         return made, made.overlay(f"{study}.yaml", study=study, seeds=[0], datasets=data)
@@ -133,3 +134,24 @@ def test_only_a_study_of_device_cuda_asks_for_a_gpu(long, slurm):
     cuda = made.overlay("device.yaml", device="cuda")
     told = made.run(MODEL.format(study="cuda", run="sgd"), config=[overlay, cuda], check=False)
     assert "Invalid generic resource (gres)" in told and "--gpus=1" in told
+
+
+def test_cluster_generic_takes_up_the_jobs_of_a_killed_head(long, slurm):
+    """With Slurm's commands in the place of those that the profile has for SGE and LSF."""
+    if not importlib.util.find_spec("snakemake_executor_plugin_cluster_generic"):
+        pytest.skip("snakemake_executor_plugin_cluster_generic is not installed; make cluster")
+    submit = "sbatch --parsable --job-name={rule} --mem={resources.mem_mb} --cpus-per-task={threads} --output=/dev/null"
+    options = ("--workflow-profile", "profiles/cluster-generic", "--latency-wait", "10")
+    options += ("--cluster-generic-submit-cmd", submit, "--cluster-generic-cancel-cmd", "scancel")
+    options += ("--cluster-generic-status-cmd", "profiles/cluster-generic/status slurm")
+    made, overlay = long("generic", options=options)
+    since, target = last(slurm), MODEL.format(study="generic", run="sgd")
+    head = made.start(target, config=[overlay])
+    wait_for((made.folder / target).with_name("checkpoint.safetensors").exists, head)
+    head.kill()
+    head.wait()
+    told = made.run(target, config=[overlay])
+    assert "Resuming incomplete job" in told
+    assert [state for number, (state, _) in slurm.queue().items() if int(number) > since] == ["COMPLETED"]
+    assert "going on" not in (made.folder / LOG.format(study="generic", run="sgd")).read_text()
+    assert "Nothing to be done" in made.run(target, "--dry-run", config=[overlay])
