@@ -113,7 +113,7 @@ def wait_for_earlier_jobs(folder: Path, tell: Callable[[str], object], late: flo
         Whether there were any.
 
     Raises:
-        UserError: Slurm does not answer.
+        UserError: Slurm does not answer, or the user would not wait.
     """
     jobs = queued(folder)
     if not jobs:
@@ -121,15 +121,18 @@ def wait_for_earlier_jobs(folder: Path, tell: Callable[[str], object], late: flo
     if pending := [job.number for job in jobs if job.state in WAITING]:
         tell(f"Cancelling {len(pending)} jobs of an earlier run that have not begun: {' '.join(pending)}")
         subprocess.run(["scancel", *pending], check=False)
-    told = 0
-    while jobs := queued(folder):
-        busy = [job for job in jobs if job.number not in pending]
-        if busy and len(busy) != told:
-            told, numbers = len(busy), " ".join(job.number for job in busy)
-            tell(
-                f"Waiting for {told} jobs of an earlier run at work in this folder; to have them stopped and done "
-                f"again (a training goes on after its last epoch): scancel {numbers}"
-            )
-        time.sleep(every)
-    time.sleep(late)
+    told, numbers = 0, ""
+    try:
+        while jobs := queued(folder):
+            busy = [job for job in jobs if job.number not in pending]
+            if busy and len(busy) != told:
+                told, numbers = len(busy), " ".join(job.number for job in busy)
+                tell(
+                    f"Waiting for {told} jobs of an earlier run at work in this folder; to have them stopped and done "
+                    f"again (a training goes on after its last epoch): scancel {numbers}"
+                )
+            time.sleep(every)
+        time.sleep(late)
+    except KeyboardInterrupt:
+        raise UserError(f"interrupted; the jobs of the earlier run go on ({numbers})") from None
     return True

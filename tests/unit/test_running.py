@@ -114,6 +114,18 @@ def test_what_has_not_begun_is_cancelled_and_what_is_at_work_waited_for(slurm, m
     assert not wait_for_earlier_jobs(folder, told.append, late=60)
 
 
+def test_who_would_not_wait_is_told_that_the_jobs_go_on(slurm, monkeypatch):
+    job(slurm, 1, "RUNNING", Path("/data/study"))
+
+    def interrupt(seconds):
+        if seconds:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("dprobust.running.time.sleep", interrupt)
+    with pytest.raises(UserError, match=r"^interrupted; the jobs of the earlier run go on \(1\)$"):
+        wait_for_earlier_jobs(Path("/data/study"), print, late=60)
+
+
 def test_a_slurm_that_does_not_answer(slurm, monkeypatch):
     monkeypatch.setattr("dprobust.running.time.sleep", lambda seconds: None)
     silent = slurm.parent / "bin" / "squeue"
