@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar my-models paper figures status cost test test-slow bench lint format lock schema docs clean missing
+.PHONY: help setup demo demo-cifar my-models paper figures status cost test test-slow test-slurm cluster bench lint format lock schema docs clean missing
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -68,6 +68,15 @@ test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 
 test-slow: $(STAMP) ## the tests that take minutes: the law of the noise in billions of draws
 	@$(PY) -m pytest -m slow $(ARGS)
+
+test-slurm: .venv/.cluster ## the workflow on a real Slurm of one node, started for it: as root, where Slurm is installed
+	@$(PY) -m pytest -m slurm tests/slurm $(ARGS)
+
+cluster: .venv/.cluster ## add the executors for clusters to .venv: docs/clusters.md
+
+.venv/.cluster: requirements-cluster.txt $(STAMP)
+	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-cluster.txt
+	@touch $@
 
 bench: .venv/.bench ## speed against peers, 20 minutes on an idle machine; parts: make bench ARGS="steps attacks"
 	@$(SNAKEMAKE) --quiet all -- data/mnist/train.npz data/mnist/test.npz data/mnist_c/pessimal.npz

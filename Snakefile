@@ -7,6 +7,7 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/start.smk"
 
 
 wildcard_constraints:
@@ -46,4 +47,6 @@ rule models:
     localrule: True
 
 
-check_targets()
+if asked_for := command_line():
+    check_targets(asked_for)
+    wait_for_earlier_jobs(asked_for)

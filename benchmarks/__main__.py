@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PARTS = ("steps", "gpu", "attacks", "curvature", "corruptions", "pipeline")
+PARTS = ("steps", "gpu", "attacks", "curvature", "corruptions", "pipeline", "planning")
 LIBRARIES = ("numpy", "torch", "opacus", "foolbox", "torchattack", "torchattacks", "jax", "snakemake")
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",

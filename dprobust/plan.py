@@ -77,7 +77,9 @@ class Plan:
 
     def __init__(self, study: Study, scripts: Path) -> None:
         self.study, self.registry, self.scripts = study, study.registry, scripts
-        for name in ("data", "material", "pretrain", "features", "train", "measure", "account", "show"):
+        # A large study asks for the same thousands of times.
+        stages = ("data", "material", "pretrain", "features", "train", "measure", "account", "show")
+        for name in (*stages, "code", "_key", "_data_key"):
             setattr(self, name, cache(getattr(self, name)))
 
     def code(self, script: str, *roots: str) -> str:
@@ -87,6 +89,10 @@ class Plan:
         # seals, which let a file be used or not.
         without = ["dprobust.sources", "dprobust.study", "dprobust.seals"]
         return fingerprint(script, *roots, packages=self.registry.packages, without=without)
+
+    def _key(self, stage: str, *names: str) -> str:
+        """The key of a stage's specification."""
+        return key(getattr(self, stage)(*names))
 
     def files(self, pattern: str, **values: Any) -> list[str]:
         """The paths of a pattern for all combinations of values, each a value or a list."""
@@ -133,7 +139,7 @@ class Plan:
         """The key of a file that a metric or material needs: made here, or a user's."""
         folder, name = Path(path).parent, Path(path).stem
         if folder.parent == Path("data") and folder.name in self.registry.materials:
-            return key(self.material(folder.name, name))
+            return self._key("material", folder.name, name)
         if folder.parent == Path("data") and folder.name in self.study.sources:
             return self._data_key(self.study.sources[folder.name])
         return content(path, where)
@@ -179,7 +185,7 @@ class Plan:
         entry = self.study.dataset(dataset)
         model = entry.model.plain()
         return {
-            "pretrained": key(self.pretrain(dataset)),
+            "pretrained": self._key("pretrain", dataset),
             "model": model,
             "data": self._data_key(self.study.source(dataset)),
             "draw": self._draw(dataset, split),
@@ -254,7 +260,7 @@ class Plan:
     def account(self, dataset: str, run: str) -> Spec:
         """Accounting for the privacy of a run."""
         return {
-            "trained": key(self.train(dataset, run)),
+            "trained": self._key("train", dataset, run),
             "deltas": self.study.dataset(dataset).privacy.deltas,
             "code": self.code("account"),
         }
@@ -285,7 +291,7 @@ class Plan:
         if chosen.weights:
             made_from = content(chosen.weights, f"runs: {chosen.name}: weights")
         else:
-            made_from = key(self.train(dataset, chosen.base))
+            made_from = self._key("train", dataset, chosen.base)
         return {
             "package": package,
             "settings": getattr(entry.metrics, metric).plain(),
@@ -374,13 +380,13 @@ class Plan:
         paper = getattr(display.settings, "paper", "")
         needs = self._display_needs(display)
         trained = list(self._trained(display))
-        made_from: Spec = {"records": [key(self.measure(dataset, run.name, m)) for m, dataset, run, _ in records]}
+        made_from: Spec = {"records": [self._key("measure", dataset, run.name, m) for m, dataset, run, _ in records]}
         if display.asks("privacy"):
-            made_from["privacy"] = [key(self.account(*pair)) for pair in self._accounted(display)]
+            made_from["privacy"] = [self._key("account", *pair) for pair in self._accounted(display)]
         if display.asks("training"):
-            made_from["trained"] = [key(self.train(*pair)) for pair in trained]
+            made_from["trained"] = [self._key("train", *pair) for pair in trained]
         if display.asks("pretraining"):
-            made_from["pretrained"] = [key(self.pretrain(dataset)) for dataset in self._pretrained(display)]
+            made_from["pretrained"] = [self._key("pretrain", dataset) for dataset in self._pretrained(display)]
         return {
             "package": package,
             "kind": display.kind,
@@ -436,7 +442,7 @@ class Plan:
                 "title": display.settings.title,
                 "told": self.told(display),
                 "caption": content(str(self.caption(display)), display.key),
-                "made_from": key(self.show(display.name)),
+                "made_from": self._key("show", display.name),
             }
             for display in self.study.displays.values()
         ]

@@ -281,9 +281,11 @@ def expand(
     """
     merge = merge or (lambda settings, changes: {**settings, **changes})
     runs = [run for entry in entries for run in _expand(entry, training, dict(model), delta, merge)]
-    for i, run in enumerate(runs):
-        if run in runs[:i]:
+    seen: set[Run] = set()
+    for run in runs:
+        if run in seen:
             raise fault(f"{run.name} is listed twice")
+        seen.add(run)
     return runs
 
 

@@ -1,12 +1,8 @@
 import re
 import shlex
 import sys
-from contextlib import redirect_stderr
-from io import StringIO
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
 
 from dprobust import asked
@@ -40,39 +36,21 @@ if workflow.is_main_process:
 study = told(Study, config)
 plan = Plan(study, WORKFLOW / "scripts")
 
-run_lock = FileLock(".snakemake/run.lock")
-
-
-def one_run_at_a_time():
-    """Hold this folder for this run. Unlike Snakemake's own lock (off in profiles/default), this one is gone when its
-    process is, even a killed one, so that the next run just goes on."""
-    try:
-        run_lock.acquire(timeout=0)
-    except Timeout:
-        lock = Path(run_lock.lock_file).resolve()
-        raise WorkflowError(f"{lock}: another run is at work in this folder; wait for it or stop it") from None
-
-
-def check_targets():
-    """Refuse targets that nothing makes, with what comes near. Snakemake has read the command line by now, but tells
-    workflows of its targets only after their Snakefile: they are read from there again."""
-    called = Path(sys.argv[0])
-    snakemake = called.name == "snakemake" or called.parts[-2:] == ("snakemake", "__main__.py")
-    if not (snakemake and workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent):
-        return
-    with redirect_stderr(StringIO()):
-        targets = parse_args(sys.argv[1:])[1].targets
-    rules = [rule.name for rule in workflow.rules]
-    told(asked.check_targets, targets or [], rules, lambda path: any(r.is_producer(path) for r in workflow.rules))
-
-
-onstart:
-    one_run_at_a_time()
-
 
 def of(function, *names):
     """A function of the plan as one of the wildcards of these names."""
     return lambda wildcards: told(function, *(wildcards[name] for name in names))
+
+
+def when_asked(function, *arguments):
+    """What a function gives, for a job that needs it."""
+    return lambda wildcards: told(function, *arguments)
+
+
+def in_time(function, *arguments):
+    """What a function gives: at once where work is planned, so that what is wrong is told before any; in a job, which
+    reads this file as well, only if it is asked for."""
+    return told(function, *arguments) if workflow.is_main_process else when_asked(function, *arguments)
 
 
 def every_model():
@@ -97,3 +75,21 @@ def every(section):
 def any_of(names):
     """A wildcard's constraint: one of the names, or nothing at all where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def gpus(wildcards):
+    """GPUs that a job asks for: one if the study's device is cuda, none if it is cpu. `auto` takes one where it finds
+    one: it has its share of this machine's (--resources gpu=1), and asks for none of a cluster's, which may have none.
+    """
+    device = study.settings.device
+    return int(device == "cuda" or device == "auto" and workflow.local_exec)
+
+
+def short(wildcards):
+    """The group of a job that measures a metric: on a cluster the short ones of a model share a job
+    (--group-components short=N), a long one has a job of its own."""
+    if plan.bounds("metric", wildcards.metric)[0] > 30:
+        return None
+    group = "_".join(["short", wildcards.dataset, wildcards.run, wildcards.seed])
+    workflow.parent_groupids[group] = "short"  # what it is called in --group-components
+    return group

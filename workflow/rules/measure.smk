@@ -9,12 +9,15 @@ rule measure:
         "results/{study}/logs/{metric}/{dataset}/{run}/seed={seed}.log",
     benchmark:
         "results/{study}/benchmarks/{metric}/{dataset}/{run}/seed={seed}.tsv"
+    group:
+        short
     conda:
         "../../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=lambda wildcards: plan.bounds("metric", wildcards.metric)[1],
         runtime=lambda wildcards: plan.bounds("metric", wildcards.metric)[0],
+        gpu=gpus,
     params:
         spec=of(plan.measure, "dataset", "run", "metric"),
     message:

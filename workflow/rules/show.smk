@@ -4,7 +4,7 @@ for display in study.displays.values():
         name:
             display.target
         input:
-            **plan.show_inputs(display),
+            unpack(when_asked(plan.show_inputs, display)),
         output:
             **{
                 suffix: (
@@ -21,6 +21,8 @@ for display in study.displays.values():
             },
         log:
             f"results/{study.name}/logs/{display.section}/{display.name}.log",
+        group:
+            "show"
         conda:
             "../../envs/analysis.yaml"
         threads: 1
@@ -28,8 +30,8 @@ for display in study.displays.values():
             mem_mb=1000,
             runtime=10,
         params:
-            spec=told(plan.show, display.name),
-            told=plan.told(display),
+            spec=in_time(plan.show, display.name),
+            told=in_time(plan.told, display),
         message:
             f"Making {display.name}"
         script:
@@ -49,12 +51,13 @@ for section in paths.SECTIONS:
 rule report:
     input:
         shown=[path for display in study.displays.values() for path in plan.shown(display).values()],
-        template=f"{WORKFLOW}/report/report.html.jinja",
-        captions=[str(plan.caption(display)) for display in study.displays.values()],
+        template=local(f"{WORKFLOW}/report/report.html.jinja"),
+        captions=local([str(plan.caption(display)) for display in study.displays.values()]),
     output:
         page=f"results/{study.name}/report.html",
     log:
         f"results/{study.name}/logs/report.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     threads: 1
@@ -62,7 +65,7 @@ rule report:
         mem_mb=500,
         runtime=10,
     params:
-        spec=told(plan.report, WORKFLOW / "report" / "report.html.jinja"),
+        spec=in_time(plan.report, WORKFLOW / "report" / "report.html.jinja"),
     message:
         f"Writing results/{study.name}/report.html"
     script:

@@ -15,7 +15,7 @@ rule pretrain:
     resources:
         mem_mb=3000,
         runtime=240,
-        gpu=1,
+        gpu=gpus,
     params:
         spec=of(plan.pretrain, "dataset"),
     message:
@@ -38,7 +38,7 @@ rule features:
     resources:
         mem_mb=3000,
         runtime=30,
-        gpu=1,
+        gpu=gpus,
     params:
         spec=of(plan.features, "dataset", "split", "view"),
     message:
@@ -63,7 +63,7 @@ rule train:
     resources:
         mem_mb=3000,
         runtime=240,
-        gpu=1,
+        gpu=gpus,
     params:
         spec=of(plan.train, "dataset", "run"),
     message:
@@ -93,7 +93,7 @@ for number, group in enumerate(plan.together):
         resources:
             mem_mb=3000 + 500 * len(group),
             runtime=240,
-            gpu=1,
+            gpu=gpus,
         params:
             spec=[told(plan.train, dataset, run) for dataset, run, _ in group],
             trainings=group,
@@ -112,6 +112,8 @@ rule account:
         record=paths.PRIVACY,
     log:
         "results/{study}/logs/account/{dataset}/{run}.log",
+    group:
+        "account"
     conda:
         "../../envs/torch.yaml"
     threads: 1

@@ -1,0 +1,73 @@
+# What is seen to before work begins: one run at a time, targets that there are, and nothing of an earlier run at work.
+from contextlib import redirect_stderr
+from io import StringIO
+
+from snakemake.cli import parse_args
+from snakemake.persistence import PersistenceBase
+
+from dprobust import running
+
+run_lock = None
+
+
+def one_run_at_a_time():
+    """Hold this folder for this run. Unlike Snakemake's own lock (off in profiles/default), this one is gone when its
+    process is, even a killed one, so that the next run just goes on."""
+    global run_lock
+    run_lock = run_lock or told(running.only_run, Path(".snakemake") / "run.lock")
+
+
+def command_line():
+    """What was asked for where this Snakefile is run by the command `snakemake`; None in its jobs, and in modules.
+    Snakemake has read the command line by now, but tells workflows of it only after their Snakefile: it is read again.
+    """
+    called = Path(sys.argv[0])
+    snakemake = called.name == "snakemake" or called.parts[-2:] == ("snakemake", "__main__.py")
+    if not (snakemake and workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent):
+        return None
+    with redirect_stderr(StringIO()):
+        return parse_args(sys.argv[1:])[1]
+
+
+def check_targets(asked_for):
+    """Refuse targets that nothing makes, with what comes near."""
+    rules = [rule.name for rule in workflow.rules]
+    makes = lambda path: any(rule.is_producer(path) for rule in workflow.rules)
+    told(asked.check_targets, asked_for.targets or [], rules, makes)
+
+
+def wait_for_earlier_jobs(asked_for):
+    """See that no job of a head that was killed is at work still, before it is planned what is to be done: what such a
+    job makes need not be made again, and must not be made twice at once."""
+    idle = ("dryrun", "touch", "unlock", "lint", "list_rules", "list_target_rules", "dag", "rulegraph", "filegraph")
+    idle += ("d3dag", "summary", "detailed_summary", "list_changes", "reporter", "cleanup_metadata", "archive")
+    if any(getattr(asked_for, name, None) for name in idle):
+        return
+    folder = Path(workflow.workdir_init)
+    if told(running.queued, folder, 3 if asked_for.executor == "slurm" else 0):
+        one_run_at_a_time()  # the jobs of a run that is alive are not waited for
+        told(running.wait_for_earlier_jobs, folder, logger.warning, asked_for.latency_wait or 0)
+
+
+def note_in_jobs_what_they_made():
+    """Have a job itself note what it made its files from. Snakemake leaves that to the head: of a job that outlives its
+    head nothing would be noted, and its files would pass for whatever is asked for later."""
+    finished = PersistenceBase.finished
+
+    async def noted(persistence, job):
+        settings = persistence.dag.workflow.remote_execution_settings
+        settings.immediate_submit = True  # what makes `finished` note it
+        try:
+            await finished(persistence, job)
+        finally:
+            settings.immediate_submit = False
+
+    PersistenceBase.finished = noted
+
+
+if not workflow.is_main_process:
+    note_in_jobs_what_they_made()
+
+
+onstart:
+    one_run_at_a_time()
