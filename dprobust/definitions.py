@@ -208,7 +208,11 @@ class Reader:
         self.in_class = in_class
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        self.out.append(f"Constant({node.value!r})")
+        self.out.append(f"Constant({_written(node.value)})")
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        # Python 3.12 ends a format specification such as :{width} with an empty text, other versions do not.
+        self.plain(ast.JoinedStr([value for value in node.values if getattr(value, "value", None) != ""]))
 
     def visit_Name(self, node: ast.Name) -> None:
         self.out.append(node.id)
@@ -301,6 +305,17 @@ def _chain(node: ast.expr) -> Chain | None:
         attributes.append(node.attr)
         node = node.value
     return (node.id, *reversed(attributes)) if isinstance(node, ast.Name) else None
+
+
+def _written(value: object) -> str:
+    """A constant as text, the same in every Python: each version knows more characters that it takes for printable.
+
+    Escaped are those beyond the old alphabets and beyond the signs of mathematics.
+    """
+    text = repr(value)
+    if text.isascii():
+        return text
+    return "".join(c if c < "\u0530" or "\u2000" <= c < "\u2c00" else ascii(c)[1:-1] for c in text)
 
 
 def _idle(node: ast.AST) -> bool:
