@@ -35,6 +35,7 @@ rule all:
     default_target: True
     input:
         f"results/{study.name}/report.html",
+        [every(section) for section in paths.SECTIONS],  # what --batch all=1/2 divides
     localrule: True
 
 

@@ -1,12 +1,9 @@
 import re
 import shlex
 import sys
-from contextlib import redirect_stderr
-from io import StringIO
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
 
 from dprobust import asked
@@ -32,6 +29,7 @@ def told(function, *arguments):
 
 
 if workflow.is_main_process:
+    told(asked.check_place, WORKFLOW.parent)
     told(asked.check_profile, sys.argv[1:])
     told(asked.check_cores, workflow.resource_settings.cores)
     for file in workflow.overwrite_configfiles:
@@ -39,6 +37,12 @@ if workflow.is_main_process:
 
 study = told(Study, config)
 plan = Plan(study, WORKFLOW / "scripts")
+
+called_here = workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent
+if called_here:  # and not a module of another workflow, nor a job
+    from workflow import called, console
+
+    console.take(workflow, plan)
 
 run_lock = FileLock(".snakemake/run.lock")
 
@@ -54,16 +58,9 @@ def one_run_at_a_time():
 
 
 def check_targets():
-    """Refuse targets that nothing makes, with what comes near. Snakemake has read the command line by now, but tells
-    workflows of its targets only after their Snakefile: they are read from there again."""
-    called = Path(sys.argv[0])
-    snakemake = called.name == "snakemake" or called.parts[-2:] == ("snakemake", "__main__.py")
-    if not (snakemake and workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent):
-        return
-    with redirect_stderr(StringIO()):
-        targets = parse_args(sys.argv[1:])[1].targets
-    rules = [rule.name for rule in workflow.rules]
-    told(asked.check_targets, targets or [], rules, lambda path: any(r.is_producer(path) for r in workflow.rules))
+    """Refuse targets that nothing makes, with what comes near."""
+    if called_here:
+        told(called.check_targets, workflow)
 
 
 onstart:
@@ -92,3 +89,8 @@ def every(section):
 def any_of(names):
     """A wildcard's constraint: one of the names, or nothing at all where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def literally(text):
+    """A text in which Snakemake sees no wildcards: behind each brace stands a character that has no width."""
+    return text and text.replace("{", "{\N{ZERO WIDTH NON-JOINER}")

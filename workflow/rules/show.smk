@@ -12,7 +12,7 @@ for display in study.displays.values():
                         path,
                         caption=str(plan.caption(display)),
                         category=display.section.capitalize(),
-                        labels={display.kind: display.name, "shows": display.settings.title},
+                        labels={display.kind: display.name, "shows": literally(display.settings.title)},
                     )
                     if suffix in ("png", "html")
                     else path
