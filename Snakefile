@@ -35,7 +35,8 @@ rule all:
     default_target: True
     input:
         f"results/{study.name}/report.html",
-        [every(section) for section in paths.SECTIONS],  # what --batch all=1/2 divides
+        every_model(),
+        every_record(),
     localrule: True
 
 
