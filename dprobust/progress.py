@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from dprobust import privacy
+from dprobust import privacy, seals
 from dprobust.plan import MODEL, PRIVACY, RECORD, TRAINED, Plan
 from dprobust.recipe import Training
 from dprobust.remaining import told
@@ -30,9 +30,9 @@ def progress(plan: Plan) -> pd.DataFrame:
 
     Returns:
         A row a run: dataset, run, seeds (how many there are to be), trained (how many are; of given weights none are to
-        be), training (of each unfinished training its seed, epoch and test accuracy so far), accuracy (mean test
-        accuracy of the trained, 0 to 1), epsilon (`dprobust.showing.Given.epsilons`), measured and
-        to_measure (records there, and to be), missing (metrics that lack a record).
+        be), training (of each unfinished training its seed, then `SoFar` in words), accuracy (mean test accuracy of the
+        trained, 0 to 1), epsilon (`dprobust.showing.Given.epsilons`), measured and to_measure (records there, and to
+        be), missing (metrics that lack a record), broken (files that are not what their seals say, `dprobust.seals`).
     """
     study, rows = plan.study, []
     for dataset in study.datasets:
@@ -47,6 +47,11 @@ def progress(plan: Plan) -> pd.DataFrame:
                 metric: [_file(plan, RECORD, dataset=dataset, run=run.name, seed=seed, metric=metric) for seed in seeds]
                 for metric in metrics
             }
+            files = [_file(plan, pattern, seed=seed, **where) for pattern in (MODEL, TRAINED) for seed in seeds]
+            files += [
+                p.with_suffix(end) for paths in records.values() for p in paths for end in (".csv", ".npz", ".json")
+            ]
+            broken = seals.broken([*files, _file(plan, PRIVACY, **where)])
             accuracies = [record["history"][-1]["test_accuracy"] for record in trained]
             rows.append(
                 {
@@ -60,6 +65,7 @@ def progress(plan: Plan) -> pd.DataFrame:
                     "measured": sum(path.exists() for paths in records.values() for path in paths),
                     "to_measure": sum(len(paths) for paths in records.values()),
                     "missing": ", ".join(m for m, paths in records.items() if not all(p.exists() for p in paths)),
+                    "broken": ", ".join("/".join(path.parts[-2:]) for path in broken),
                 }
             )
     return pd.DataFrame(rows)

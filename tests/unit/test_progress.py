@@ -14,7 +14,7 @@ import torch
 import yaml
 from helpers import ROOT
 
-from dprobust import checkpoints, training
+from dprobust import checkpoints, seals, training
 from dprobust.accounting import poisson
 from dprobust.arrays import Split
 from dprobust.plan import Plan
@@ -73,6 +73,10 @@ def test_what_is_there(plan, tmp_path):
     spent = poisson.pld(1.3, 256 / 60_000, 2 * (60_000 // 256), 1e-6)
     assert private["training"] == f"seed 0: epoch 2 of 50, 62.5 %, epsilon {spent:.3g}; seed 1: damaged checkpoint"
     assert private["trained"] == 0 and private["epsilon"] == 1.9
+    assert sgd["broken"] == private["broken"] == ""
+    seals.seal([model := results / "models" / "mnist" / "sgd" / "seed=1" / "train.json"])
+    model.write_text(model.read_text().replace("0.8", "0.9"))
+    assert [row["broken"] for row in progress(plan).to_dict("records")] == ["seed=1/train.json", ""]
 
 
 @pytest.mark.parametrize(

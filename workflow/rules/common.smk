@@ -94,8 +94,3 @@ def every(section):
 def any_of(names):
     """A wildcard's constraint: one of the names, or nothing at all where there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
-
-
-def literally(text):
-    """A text in which Snakemake sees no wildcards: behind each brace stands a character that has no width."""
-    return text and text.replace("{", "{\N{ZERO WIDTH NON-JOINER}")

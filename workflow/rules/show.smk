@@ -1,3 +1,8 @@
+def literally(text):
+    """A text in which Snakemake sees no wildcards: behind each brace stands a character that has no width."""
+    return text and text.replace("{", "{\N{ZERO WIDTH NON-JOINER}")
+
+
 for display in study.displays.values():
 
     rule:
