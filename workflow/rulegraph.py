@@ -28,9 +28,8 @@ def rulegraph() -> Graph:
     for made, makes in re.findall(r"^\s*(\d+) -> (\d+)$", dot, re.MULTILINE):
         if made != makes:  # `prepare` makes files from its own
             above[names[makes]].add(names[made])
-    last = {name for name in above if {"report", "all"} & {n for n, made in above.items() if name in made}}
     boxes: dict[frozenset[str], list[str]] = {}
-    for name in sorted(last - {"report"}, key=_natural):
+    for name in sorted(above["report"], key=_natural):
         boxes.setdefault(frozenset(above[name]), []).append(name)
     box_of = {name: ", ".join(box) for box in boxes.values() for name in box}
     graph: Graph = {}
