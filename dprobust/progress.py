@@ -1,4 +1,4 @@
-"""How far a study is, and what its jobs have cost, from the files in its results folder. Needs no torch."""
+"""How far a study is, and what its jobs have cost, from the files in its results folder."""
 
 import json
 import re
@@ -128,7 +128,7 @@ class SoFar:
     """Test accuracy after the last epoch, 0 to 1."""
     epsilon: float | None
     """What the steps so far cost, at the first delta of the study and for the neighbours that head the privacy table;
-    None where nothing is guaranteed."""
+    None where nothing is guaranteed, or where it is not asked for."""
     left: float | None
     """Seconds to the end, by the training's own log; None if it does not tell."""
     silent: float | None = None
@@ -145,8 +145,12 @@ class SoFar:
         return ", ".join(parts)
 
 
-def so_far(plan: Plan, dataset: str, run: str, seed: int | str) -> SoFar | None:
+def so_far(plan: Plan, dataset: str, run: str, seed: int | str, spent: bool = True) -> SoFar | None:
     """Where a training is, by its checkpoint and its log; None if it has no checkpoint.
+
+    Args:
+        plan, dataset, run, seed: which training.
+        spent: whether to account for epsilon, which takes seconds the first time, since accountants load torch.
 
     Raises:
         ValueError: the checkpoint is damaged.
@@ -163,7 +167,9 @@ def so_far(plan: Plan, dataset: str, run: str, seed: int | str) -> SoFar | None:
         raise ValueError("damaged checkpoint") from error
     training, n = plan.study.run(dataset, run).training, plan.study.facts_of(dataset).train
     delta = plan.study.dataset(dataset).privacy.deltas[0]
-    epsilon = None if n is None else _spent(training.model_dump_json(), training.trained_on(n), epoch, delta)
+    epsilon = (
+        None if n is None or not spent else _spent(training.model_dump_json(), training.trained_on(n), epoch, delta)
+    )
     return SoFar(epoch, training.epochs, accuracy, epsilon, *_left(_file(plan, LOG, **where), time.time()))
 
 
@@ -185,8 +191,9 @@ def _spent(settings: str, n: int, epochs: int, delta: float) -> float | None:
     if not training.noise_multiplier:
         return None
     asked = training.mechanism(n) | {"epochs": epochs, "steps": epochs * training.steps_per_epoch(n)}
-    rows = privacy.account(**asked, deltas=[delta])
-    return min(row["epsilon"] for row in rows if row["adjacency"] == rows[0]["adjacency"])
+    first, *_ = bounds = privacy.BOUNDS[training.sampling]
+    tightest = [bound for bound in bounds if bound.adjacency == first.adjacency][-1]
+    return tightest.epsilon(training.noise_multiplier, privacy.Mechanism(**asked), delta)
 
 
 def _left(log: Path, now: float) -> tuple[float | None, float | None]:

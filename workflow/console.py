@@ -20,7 +20,7 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from dprobust.plan import Plan
-from dprobust.progress import so_far, test_accuracy
+from dprobust.progress import SoFar, so_far, test_accuracy
 from dprobust.remaining import Remaining, told
 
 SAID = ("Trying to restart", "Shutting down", "Terminating processes", "Will exit after finishing")
@@ -48,7 +48,8 @@ class Console(logging.Handler):
     Args:
         stream: where the lines go; on a terminal, what is at work stands below them and is kept up to date.
         jobs: of the run that is about to start, id -> rule and benchmark file or None; how many run side by side.
-        so_far: where a job is, in words; "" if it does not tell. Seconds to its end or None.
+        words: where a job is; "" if it does not tell. It may take its time.
+        end: seconds to a job's end, by what it tells itself, or None.
         ended: a word about the result of a job that has ended well, or "".
         pulse: seconds without a line after which one tells what is at work, where the stream is no terminal.
     """
@@ -57,12 +58,13 @@ class Console(logging.Handler):
         self,
         stream: TextIO,
         jobs: Callable[[], tuple[dict[int, tuple[str, str | None]], int]],
-        so_far: Callable[[Job], tuple[str, float | None]],
+        words: Callable[[Job], str],
+        end: Callable[[Job], float | None],
         ended: Callable[[Job], str],
         pulse: float = 60.0,
     ) -> None:
         super().__init__(logging.INFO)
-        self._stream, self._jobs, self._so_far, self._ended = stream, jobs, so_far, ended
+        self._stream, self._jobs, self._words, self._end_of, self._ended = stream, jobs, words, end, ended
         self._live = stream.isatty()
         self._pulse = 1.0 if self._live else pulse
         self._shown = ""
@@ -177,34 +179,32 @@ class Console(logging.Handler):
     def _left(self) -> str:
         """The time left, as it ends a line; nothing while nothing is known."""
         now = time.monotonic()
-        ends = {id: end for id, job in self._running.items() if (end := self._so_far(job)[1]) is not None}
+        ends = {id: end for id, job in self._running.items() if (end := self._end_of(job)) is not None}
         seconds, whole = self._remaining.left({id: now - job.started for id, job in self._running.items()}, ends)
         if seconds < 1:
             return ""
         return f"; {'about' if whole else 'more than'} {told(seconds)} left"
 
     def _at_work(self) -> str:
-        parts = []
-        for job in list(self._running.values()):
-            words = self._so_far(job)[0] or told(time.monotonic() - job.started)
-            parts.append(f"{job.message} ({words})")
-        return f"{self._count()}  at work: {'; '.join(parts)}{self._left()}" if parts else ""
+        jobs = list(self._running.values())  # another thread's to change
+        parts = [f"{job.message} ({self._words(job) or told(time.monotonic() - job.started)})" for job in jobs]
+        return f"at work: {'; '.join(parts)}" if parts else ""
 
     def _keep_telling(self) -> None:
         """What is at work: below the lines on a terminal, else a line where there was none for long."""
         while not self._over.wait(self._pulse):
-            self.acquire()
+            if not self._live and time.monotonic() - self._said < self._pulse:
+                continue
             try:
-                if self._over.is_set():
-                    return
-                if self._live:
-                    self._show(self._at_work())
-                elif time.monotonic() - self._said >= self._pulse and (text := self._at_work()):
-                    self._write(text)
+                text = self._at_work()
+                with self.lock:
+                    line = f"{self._count()}  {text}{self._left()}" if text and not self._over.is_set() else ""
+                    if self._live:
+                        self._show(line)
+                    elif line:
+                        self._write(line)
             except Exception as error:  # files that change as they are read; the run does not depend on these words
                 logging.getLogger(__name__).debug("%s", error)
-            finally:
-                self.release()
 
     def _write(self, text: str) -> None:
         below, self._said = self._shown, time.monotonic()
@@ -240,8 +240,9 @@ def take(workflow: Any, plan: Plan) -> None:
         slots = (workflow.cores if workflow.local_exec else workflow.nodes) or 1
         return found, max(1, min(slots, len(found)))
 
+    logger.propagate = False  # to what libraries of the accountants attach to the root of all loggers
     logger.removeHandler(own)
-    logger.addHandler(Console(own.stream, jobs, partial(_so_far, plan), partial(_ended, plan)))
+    logger.addHandler(Console(own.stream, jobs, partial(_words, plan), partial(_end, plan), partial(_ended, plan)))
 
 
 def _training(job: Job) -> dict[str, str] | None:
@@ -249,15 +250,22 @@ def _training(job: Job) -> dict[str, str] | None:
     return {name: job.wildcards[name] for name in ("dataset", "run", "seed")} if job.rule == "train" else None
 
 
-def _so_far(plan: Plan, job: Job) -> tuple[str, float | None]:
-    if training := _training(job):
-        try:
-            found = so_far(plan, **training)
-        except ValueError:  # written anew at this moment, or to be started over
-            found = None
-        if found:
-            return str(found), found.left
-    return _last_word(job.log[0]) if job.log else "", None
+def _so_far(plan: Plan, job: Job, spent: bool) -> SoFar | None:
+    training = _training(job)
+    try:
+        return so_far(plan, **training, spent=spent) if training else None
+    except ValueError:  # a checkpoint that is damaged: the training starts over
+        return None
+
+
+def _words(plan: Plan, job: Job) -> str:
+    found = _so_far(plan, job, spent=True)
+    return str(found) if found else _last_word(job.log[0]) if job.log else ""
+
+
+def _end(plan: Plan, job: Job) -> float | None:
+    found = _so_far(plan, job, spent=False)
+    return found.left if found else None
 
 
 def _ended(plan: Plan, job: Job) -> str:

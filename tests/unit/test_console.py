@@ -34,7 +34,7 @@ def begun(id, log):
 
 def console(folder, stream, pulse=60.0, words="", end=None, result=""):
     jobs = {id: ("train", str(folder / f"benchmarks/train/mnist/sgd/{id}.tsv")) for id in SEEDS} | {9: ("report", None)}
-    made = Console(stream, lambda: (jobs, 2), lambda job: (words, end), lambda job: result, pulse)
+    made = Console(stream, lambda: (jobs, 2), lambda job: words, lambda job: end, lambda job: result, pulse)
     made.handle(record(None, "Building DAG of jobs..."))
     made.handle(record(None, "Using shell: /bin/sh"))
     made.handle(record(LogEvent.RESOURCES_INFO, "Provided cores: 2"))
@@ -143,9 +143,11 @@ def test_it_stands_back_for_what_the_user_asks(asked, takes, monkeypatch):
     own = logging.StreamHandler()
     own.name = "DefaultStreamHandler"
     monkeypatch.setattr(logger, "handlers", [own])
+    monkeypatch.setattr(logger, "propagate", True)
     settings = dict.fromkeys(("dryrun", "verbose", "printshellcmds", "debug_dag", "quiet"), False) | asked
     module.take(SimpleNamespace(output_settings=SimpleNamespace(**settings)), None)
     assert [type(handler) for handler in logger.handlers] == [Console if takes else logging.StreamHandler]
+    assert logger.propagate != takes  # a library that attaches a handler to the root repeats no words
 
 
 def test_it_stands_back_for_another_logger(monkeypatch):
