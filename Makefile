@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar my-models paper figures status cost test test-slow test-slurm cluster bench lint format lock schema docs clean missing
+.PHONY: missing $(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' Makefile)
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -107,6 +107,9 @@ schema: $(STAMP) ## renew config.schema.json and docs/configuration.md from the 
 	@mv workflow/schemas/.new workflow/schemas/config.schema.json
 	@$(PY) -c 'from dprobust.reference import reference; print(reference(), end="")' > docs/.new
 	@mv docs/.new docs/configuration.md
+
+rulegraph: $(STAMP) ## draw the rules anew, docs/rulegraph.svg
+	@$(PY) -m workflow.rulegraph
 
 docs: .venv/.docs ## docs/ as pages, every link between them checked                          -> docs/_build/index.html
 	@$(PY) -m sphinx --quiet --fail-on-warning -b html docs docs/_build

@@ -47,6 +47,6 @@ rule models:
     localrule: True
 
 
-if asked_for := command_line():
-    check_targets(asked_for)
+if called_here and (asked_for := called.command_line()):
+    told(called.check_targets, workflow, asked_for.targets or [])
     wait_for_earlier_jobs(asked_for)

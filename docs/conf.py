@@ -8,3 +8,5 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "What does training with differential privacy do to robustness?"
 exclude_patterns = ["_build"]
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]

@@ -1,7 +1,7 @@
 """What a user asks of the workflow, checked before any work: targets, processors, profile, config files."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +10,40 @@ import yaml
 from dprobust.errors import UserError
 
 
-def check_targets(targets: Iterable[str], rules: Iterable[str], makes: Callable[[str], bool]) -> None:
+def check_targets(targets: Iterable[str], rules: Mapping[str, str | None], makes: Callable[[str], bool]) -> None:
     """Refuse a target that is neither a rule nor a file that there is or that a rule makes.
 
     Args:
         targets: as on the command line.
-        rules: names of the rules.
+        rules: name of a rule -> pattern of its files where it makes many, one a job, so that its name asks for none.
         makes: whether a rule makes the file of a path.
 
     Raises:
         UserError: names the target and what comes near.
     """
-    names = sorted(rules)
+    names = sorted(name for name, pattern in rules.items() if not pattern)
     for target in targets:
+        if pattern := rules.get(target):
+            everything = [name for name in ("models", "figures", "tables", "pages") if name in names]
+            raise UserError(
+                f"target {target!r}: its files are many, {pattern}; ask for one of them by its path, or for what needs "
+                f"them, such as {', '.join(everything)}"
+            )
         if target in names or makes(target) or Path(target).exists():
             continue
         near = difflib.get_close_matches(target, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
         raise UserError(f"target {target!r}: neither a rule nor a file that a rule makes; {hint}")
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a clone whose path has braces: Snakemake takes what is between them for a wildcard.
+
+    Raises:
+        UserError: names the path.
+    """
+    if "{" in str(folder) or "}" in str(folder):
+        raise UserError(f"{folder}: a brace in the path is a wildcard to Snakemake; move this folder to one without")
 
 
 def check_cores(cores: int | None) -> None:
@@ -88,7 +104,7 @@ def check_config_file(path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check the path after --configfile") from None
+        raise UserError(f"{path}: no such file; all that follows --configfile is taken for config files") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder; name a file in it") from None
     except UnicodeDecodeError as error:

@@ -35,6 +35,8 @@ def main() -> None:
             done += f" and {table['measured'].sum()} of {table['to_measure'].sum()} records are there"
             for column, form in (("trained", "{:.0f}"), ("accuracy", "{:.2%}"), ("epsilon", "{:.3g}")):
                 table[column] = [form.format(value) if pd.notna(value) else "" for value in table[column]]
+            if not table["broken"].any():
+                del table["broken"]
             foot = f"{done}; snakemake -n tells whether they are still what is asked for"
         else:
             table = cost(Path("results") / study.name).round({"hours": 3, "core_hours": 3, "longest": 3, "memory": 0})

@@ -100,8 +100,8 @@ def test_good_config_files_pass(path):
 
 def test_targets_cores_and_profiles(tmp_path):
     with pytest.raises(UserError, match="target 'fig99': .*did you mean fig9"):
-        asked.check_targets(["fig99"], ["fig9", "all"], lambda path: False)
-    asked.check_targets(["fig9", "results/x.csv"], ["fig9"], lambda path: path == "results/x.csv")
+        asked.check_targets(["fig99"], {"fig9": None, "all": None}, lambda path: False)
+    asked.check_targets(["fig9", "results/x.csv"], {"fig9": None}, lambda path: path == "results/x.csv")
     for cores in (0, -3):
         with pytest.raises(UserError, match=f"--cores: found {cores}, must be at least 1"):
             asked.check_cores(cores)

@@ -10,6 +10,7 @@ import torch
 from helpers import ROOT
 
 from dprobust.reference import reference
+from workflow.rulegraph import PICTURE, rulegraph, shown
 
 PAGES = [
     ROOT / "README.md",
@@ -64,6 +65,10 @@ def test_the_reference_is_that_of_the_typed_settings():
     )
     for line in text.splitlines():
         assert not line.startswith("|") or len(re.findall(r"(?<!\\)\|", line)) == 5, line
+
+
+def test_the_picture_of_the_rules_is_that_of_the_rules():
+    assert shown(PICTURE) == rulegraph(), "run `make rulegraph`"
 
 
 def test_pages_are_built(tmp_path):

@@ -34,7 +34,18 @@ def test_every_target_is_there(smoke):
     for suffix in ("csv", "tex", "html"):
         for table in ("privacy", "accuracy", *TABLES):
             assert (results / f"tables/{table}.{suffix}").stat().st_size > 500
-    assert "100%" in smoke.output
+
+
+def test_the_console_has_a_line_a_job(smoke):
+    """What, run, seed, seconds, and a total; all that Snakemake says itself is in its log."""
+    lines = smoke.output.splitlines()
+    done = [line for line in lines if re.match(r" *\d+ of \d+  ", line)]
+    total = int(done[-1].split(" of ")[1].split()[0])
+    assert len(done) == total > 40 and len(lines) <= total + 10
+    seconds = r" *\d+ of \d+  Training sgd on mnist, seed 1: \d+ s, \d+\.\d %(; (about|more than) \d+ (s|min) left)?"
+    assert sum(bool(re.fullmatch(seconds, line)) for line in done) == 1
+    (log,) = (line.rpartition(": ")[2] for line in lines if line.startswith("Snakemake's own words"))
+    assert Path(log).read_text(encoding="utf-8").count("Finished jobid") >= total
 
 
 def test_an_interpreter_whose_path_has_spaces(ready, tmp_path):

@@ -28,6 +28,7 @@ def told(function, *arguments):
 
 
 if workflow.is_main_process:
+    told(asked.check_place, WORKFLOW.parent)
     told(asked.check_profile, sys.argv[1:])
     told(asked.check_cores, workflow.resource_settings.cores)
     for file in workflow.overwrite_configfiles:
@@ -35,6 +36,12 @@ if workflow.is_main_process:
 
 study = told(Study, config)
 plan = Plan(study, WORKFLOW / "scripts")
+
+called_here = workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent
+if called_here:  # and not a module of another workflow, nor a job
+    from workflow import called, console
+
+    console.take(workflow, plan)
 
 
 def of(function, *names):

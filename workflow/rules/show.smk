@@ -1,3 +1,8 @@
+def literally(text):
+    """A text in which Snakemake sees no wildcards: behind each brace stands a character that has no width."""
+    return text and text.replace("{", "{\N{ZERO WIDTH NON-JOINER}")
+
+
 for display in study.displays.values():
 
     rule:
@@ -12,7 +17,7 @@ for display in study.displays.values():
                         path,
                         caption=str(plan.caption(display)),
                         category=display.section.capitalize(),
-                        labels={display.kind: display.name, "shows": display.settings.title},
+                        labels={display.kind: display.name, "shows": literally(display.settings.title)},
                     )
                     if suffix in ("png", "html")
                     else path

@@ -1,8 +1,4 @@
 # What is seen to before work begins: one run at a time, targets that there are, and nothing of an earlier run at work.
-from contextlib import redirect_stderr
-from io import StringIO
-
-from snakemake.cli import parse_args
 from snakemake.persistence import PersistenceBase
 
 from dprobust import running
@@ -15,25 +11,6 @@ def one_run_at_a_time():
     process is, even a killed one, so that the next run just goes on."""
     global run_lock
     run_lock = run_lock or told(running.only_run, Path(".snakemake") / "run.lock")
-
-
-def command_line():
-    """What was asked for where this Snakefile is run by the command `snakemake`; None in its jobs, and in modules.
-    Snakemake has read the command line by now, but tells workflows of it only after their Snakefile: it is read again.
-    """
-    called = Path(sys.argv[0])
-    snakemake = called.name == "snakemake" or called.parts[-2:] == ("snakemake", "__main__.py")
-    if not (snakemake and workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent):
-        return None
-    with redirect_stderr(StringIO()):
-        return parse_args(sys.argv[1:])[1]
-
-
-def check_targets(asked_for):
-    """Refuse targets that nothing makes, with what comes near."""
-    rules = [rule.name for rule in workflow.rules]
-    makes = lambda path: any(rule.is_producer(path) for rule in workflow.rules)
-    told(asked.check_targets, asked_for.targets or [], rules, makes)
 
 
 def wait_for_earlier_jobs(asked_for):
