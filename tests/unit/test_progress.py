@@ -12,7 +12,7 @@ from helpers import ROOT
 
 from dprobust import checkpoints
 from dprobust.plan import Plan
-from dprobust.progress import cost, progress
+from dprobust.progress import progress
 from dprobust.study import Study
 
 DP = "dpsgd_sigma=1.3_clip=1.0"
@@ -64,21 +64,6 @@ def test_what_is_there(plan, tmp_path):
     assert (sgd["measured"], sgd["to_measure"], sgd["missing"]) == (1, 2, "fgsm")
     assert private["training"] == "seed 0: epoch 2, 62.5 %; seed 1: damaged checkpoint"
     assert private["trained"] == 0 and private["epsilon"] == 1.9
-
-
-def test_cost_by_stage(tmp_path):
-    assert cost(tmp_path).empty
-    for path, seconds, processor, memory in (
-        ("train/mnist/sgd/seed=0", 3600, 1800, "700"),
-        ("train/mnist/sgd/seed=1", 1800, 1800, "650"),
-        ("fgsm/mnist/sgd/seed=0", 360, 180, "-"),  # over before its memory was read
-    ):
-        (file := tmp_path / "benchmarks" / f"{path}.tsv").parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"s\tmax_rss\tcpu_time\n{seconds}\t{memory}\t{processor}\n")
-    table = cost(tmp_path).set_index("stage")
-    assert list(table.index) == ["fgsm", "train", "total"]
-    assert table.loc["train"].tolist() == [2, 1.5, 1.0, 1.0, 700]
-    assert table.loc["total", ["jobs", "core_hours", "memory"]].tolist() == [3, pytest.approx(1.05), 700]
 
 
 def test_the_command(tmp_path):

@@ -1,3 +1,11 @@
+from snakemake.logging import logger
+
+from dprobust.published import hint
+
+if workflow.is_main_process and (there := hint(study.name)):
+    logger.info(there)
+
+
 for display in study.displays.values():
 
     rule:
