@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar my-models paper figures restore publish readme verify status cost test test-slow bench lint format lock schema docs clean missing
+.PHONY: help setup demo demo-cifar my-models paper figures restore publish readme verify crate status cost test test-slow bench lint format lock schema docs clean missing
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -76,6 +76,14 @@ status: $(STAMP) ## what is trained, measured, missing; of another study: make s
 
 cost: $(STAMP) ## hours and memory by stage, of what has run; STUDY as for status
 	@$(PY) -m workflow.status cost $(STUDY)
+
+crate: .venv/.crate ## describe the repository with the published study as an RO-Crate, validated (reads w3id.org)
+	@$(PY) -m workflow.crate paper
+	@.venv/bin/rocrate-validator -y validate -m -p workflow-run-crate .
+
+.venv/.crate: requirements-crate.txt $(STAMP)
+	@$(PY) -m pip install --disable-pip-version-check --quiet -c requirements.lock -r requirements-crate.txt
+	@touch $@
 
 test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 	@$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)

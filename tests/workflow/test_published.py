@@ -404,6 +404,23 @@ def test_the_commands_from_end_to_end(finished, clone):
     assert done.returncode == 0 and done.stdout.endswith("All agree.\n"), done.output
 
 
+# -- as an RO-Crate ---------------------------------------------------------------------------------------------------
+
+
+def test_the_crate_names_files_that_are_there(clone):
+    pytest.importorskip("rocrate", reason="requirements-crate.txt is not installed: make crate does it")
+    for name in ("Snakefile", "README.md", "CITATION.cff", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    from workflow.crate import FILE, crate
+
+    crate(Published("tiny", clone / "published"), clone).metadata.write(clone)
+    graph = {entity["@id"]: entity for entity in json.loads((clone / FILE).read_text())["@graph"]}
+    assert graph["./"]["mainEntity"] == {"@id": "Snakefile"} and graph["#run"]["instrument"] == {"@id": "Snakefile"}
+    assert graph["#run"]["result"] == {"@id": "published/tiny/"} and MACHINE.command in graph["#run"]["name"]
+    named = [name for name, entity in graph.items() if "File" in entity["@type"] or entity["@type"] == "Dataset"]
+    assert "published/tiny/claims/claims.md" in named and all((clone / name).exists() for name in named)
+
+
 # -- told in README and docs ------------------------------------------------------------------------------------------
 
 
