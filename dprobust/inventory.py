@@ -73,15 +73,14 @@ def read(plan: Plan) -> list[str]:
 
 
 def headline(plan: Plan) -> list[str]:
-    """The models of each dataset's first figure, of the first seed, and what they are pre-trained on."""
+    """The models of the first figure, of the first seed, and all pre-trained convolutions."""
     study, found = plan.study, {}
-    for dataset in study.datasets:
-        displays = [*study.section("figures"), *study.displays.values()]
-        runs = next((r for d in displays if (r := [r for of, r in d.runs if of == dataset and r.training])), [])
-        for run in runs:
+    displays = [*study.section("figures"), *study.displays.values()]
+    for dataset, run in next((d.runs for d in displays if any(run.training for _, run in d.runs)), ()):
+        if run.training:
             found |= dict.fromkeys(plan.files(MODEL, dataset=dataset, run=run.base, seed=study.seeds[0]))
-        if runs and study.dataset(dataset).pretraining:
-            found |= dict.fromkeys(plan.files(PRETRAINED, dataset=dataset))
+    for job in _pretrained(plan):
+        found[job.outputs[0]] = None
     return list(found)
 
 

@@ -13,6 +13,7 @@ it is trained again first, so that a cell then stands for both. What "the same" 
 
 import io
 import json
+import os
 import random
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -178,14 +179,12 @@ def verify(
     Raises:
         UserError: the published files are damaged, or config or code ask for something else.
     """
-    import os
-
     published.check()
     todo = inventory.made(plan)
     if lines := published.stale(todo):
         raise UserError(f"{published.folder} is not what config and code now ask for: {'; '.join(lines[:4])}")
     seed = secrets.randbelow(10**6) if asked.seed is None else asked.seed
-    cores = asked.cores or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = asked.cores or _processors()
     found = cells(plan, published)
     chosen, left_out = choose(found, asked, cores, random.Random(seed), lambda cell: obtain(_data(plan, cell)))
     print(f"Drawn of {len(found)} cells with seed {seed}, about {minutes(chosen, cores):.1f} minutes on {cores} cores:")
@@ -208,14 +207,20 @@ def verify(
     given += [path for job in todo if job.stage == "pretrain" for path in job.outputs if path in published]
     with TemporaryDirectory() as folder:
         make(paths, list(dict.fromkeys(given)), Path(folder))
-        agree = True
+        agree, largest = True, 0.0
         for job in (job for job in todo if job.name in again):
             fresh = any(cell.training and job in cell.jobs for cell in chosen)
             for finding in compare(job, published, Path(folder), models, fresh, todo):
                 agree &= finding.agrees
+                largest = max(largest, finding.largest) if np.isfinite(finding.largest) else largest
                 print(f"{'agrees ' if finding.agrees else 'DIFFERS'}  {finding.path}: {finding.told}")
-    print("All agree." if agree else "Not all agree.")
+    print(f"{'All agree' if agree else 'Not all agree'}; largest difference of a number {largest:.3g}.")
     return agree
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _data(plan: Plan, cell: Cell) -> list[str]:
