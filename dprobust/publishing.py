@@ -2,17 +2,20 @@
 
 `published/<study>/` has the paths of `results/<study>/`. Besides them: manifest.json (every file with its SHA-256,
 every job with its specification, versions, commit, machine), specs.json, config.yaml, jobs.csv and hours.{csv,md} from
-the benchmark files, SHA256SUMS (``sha256sum -c SHA256SUMS``). Two kinds of files are kept smaller than they were made:
+the benchmark files, SHA256SUMS (``sha256sum -c SHA256SUMS``). Some files are kept smaller than they were made:
 
-* CSV and JSON of at least `PACKED` bytes are compressed, ``.gz``; the manifest has the digest of the text;
+* CSV and JSON of at least `PACKED` bytes are compressed, ``.xz``; the manifest has the digest of the text;
+* an .npz that takes `WORTH` of its size so is the .xz of the same arrays, not compressed otherwise (``xz -d``, NumPy);
 * arrays that a metric calls `UNPUBLISHED` (a constant in its settings.py) are left out of its .npz; the manifest has
   the digests of the whole file and of each array left out.
 
 `dprobust.published` reads such a folder. Needs neither torch nor Snakemake.
 """
 
-import gzip
+import hashlib
+import io
 import json
+import lzma
 import platform
 import shutil
 from collections import Counter
@@ -35,6 +38,8 @@ LIMIT = 60_000_000
 """Bytes that a published study takes at most."""
 PACKED = 50_000
 """Bytes from which text is stored compressed."""
+WORTH = 0.9
+"""Share of its size that an .npz must fall below to be stored as .xz."""
 FOLDER = Path("published")
 MANIFEST, SPECS, CONFIG, SUMS = "manifest.json", "specs.json", "config.yaml", "SHA256SUMS"
 JOBS, HOURS = "jobs.csv", "hours.csv"
@@ -107,10 +112,14 @@ def report_page(plan: Plan) -> str:
 
 def array_digest(values: np.ndarray) -> str:
     """The SHA-256 of an array's type, shape and values."""
-    import hashlib
-
     head = f"{values.dtype.str} {values.shape} ".encode()
     return hashlib.sha256(head + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def arrays_digest(arrays: Mapping[str, np.ndarray], without: Iterable[str] = ()) -> str:
+    """The SHA-256 of named arrays, whatever their compression."""
+    names = sorted(set(arrays) - set(without))
+    return hashlib.sha256("".join(f"{name} {array_digest(arrays[name])}\n" for name in names).encode()).hexdigest()
 
 
 def processor() -> str:
@@ -156,17 +165,31 @@ def _store(source: Path, to: Path, results: Path, bulk: tuple[str, ...], pack: b
     """Store a file, and say how: `sha256` of what it is, `stored` where its name is another, what is left out."""
     target = to / source.relative_to(results)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if bulk:
+    packed = target.with_name(target.name + ".xz")
+    stored = {"stored": str(packed.relative_to(to))}
+    if source.suffix == ".npz":
         whole = records.Arrays(source)
-        if left_out := {name: array_digest(whole[name]) for name in bulk if name in whole}:
-            records.write_arrays(target, {name: values for name, values in whole.items() if name not in left_out})
-            return {"sha256": sha256(target), "whole": sha256(source), "left_out": left_out}
+        left_out = {name: array_digest(whole[name]) for name in bulk if name in whole}
+        kept = {name: values for name, values in whole.items() if name not in left_out}
+        records.write_arrays(target, kept)
+        entry = {"sha256": sha256(target), "arrays": arrays_digest(kept)}
+        entry |= {"whole": sha256(source), "left_out": left_out} if left_out else {}
+        np.savez(plain := io.BytesIO(), **kept)
+        content = _xz(plain.getvalue())
+        if len(content) >= WORTH * target.stat().st_size:
+            return entry
+        target.unlink()
+        packed.write_bytes(content)
+        return entry | stored
     if pack and source.suffix in (".csv", ".json") and source.stat().st_size >= PACKED:
-        packed = target.with_name(target.name + ".gz")
-        packed.write_bytes(gzip.compress(source.read_bytes(), 9, mtime=0))
-        return {"sha256": sha256(source), "stored": str(packed.relative_to(to))}
+        packed.write_bytes(_xz(source.read_bytes()))
+        return {"sha256": sha256(source)} | stored
     shutil.copyfile(source, target)
     return {"sha256": sha256(target)}
+
+
+def _xz(content: bytes) -> bytes:
+    return lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
 
 
 def _tables(results: Path, to: Path, made: Made) -> None:

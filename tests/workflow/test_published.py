@@ -1,7 +1,8 @@
 """A tiny study, published, in folders that are like a fresh clone: only what is published is there."""
 
-import gzip
+import io
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -109,7 +110,7 @@ def test_what_is_published(finished):
 def test_bulky_arrays_are_left_out_and_remembered(finished):
     published = Published("tiny", finished / "published")
     whole = records.Arrays(finished / PGD)
-    with np.load(finished / "published" / PGD.removeprefix("results/")) as kept:
+    with np.load(io.BytesIO(published.content(PGD))) as kept:
         assert set(whole) - set(kept.files) == {"images"}
         assert all(np.array_equal(kept[name], whole[name]) for name in kept.files)
     entry = published.files[PGD.removeprefix("results/tiny/")]
@@ -117,15 +118,30 @@ def test_bulky_arrays_are_left_out_and_remembered(finished):
     assert entry["whole"] == publishing.sha256(finished / PGD)
 
 
-def test_large_text_is_compressed_and_reads_back(finished, tmp_path, monkeypatch):
+def test_what_is_compressed_reads_back(finished, tmp_path, monkeypatch):
+    """Text, and arrays that become the bytes they were."""
     monkeypatch.setattr(publishing, "PACKED", 2000)
+    monkeypatch.setattr(publishing, "WORTH", 10.0)
     with working_in(finished):
         plan = plan_of(finished / "tiny.yaml")
         folder = publish(plan, {}, MACHINE, folder=tmp_path)
-    stored = folder / "models/mnist/sgd/seed=0/train.json.gz"
-    original = (finished / "results/tiny/models/mnist/sgd/seed=0/train.json").read_bytes()
-    assert gzip.decompress(stored.read_bytes()) == original
-    assert Published("tiny", tmp_path).content("results/tiny/models/mnist/sgd/seed=0/train.json") == original
+    published = Published("tiny", tmp_path)
+    text, arrays = MODEL.format(0).replace("model.safetensors", "train.json"), FGSM.replace(".csv", ".npz")
+    for path in (text, arrays):
+        assert published.content(path) == (finished / path).read_bytes()
+        assert not (folder / path.removeprefix("results/tiny/")).exists()
+    stored = (folder / f"{text.removeprefix('results/tiny/')}.xz").read_bytes()
+    assert lzma.decompress(stored) == (finished / text).read_bytes()
+    with working_in(tmp_path):
+        assert arrays in published.restore(inventory.made(plan))
+        assert Path(arrays).read_bytes() == (finished / arrays).read_bytes()
+        # Arrays are the same whatever compressed them; other arrays are other work.
+        same = dict(records.Arrays(Path(arrays)))
+        np.savez(Path(arrays), **same)
+        assert published.restore(inventory.made(plan)) == []
+        np.savez(Path(arrays), **same | {"label": same["label"] + 1})
+        with pytest.raises(UserError, match="holds 1 files of other work .*fgsm.npz"):
+            published.restore(inventory.made(plan))
 
 
 def test_published_again_it_is_the_same_bytes(finished, tmp_path):
