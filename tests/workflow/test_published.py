@@ -111,10 +111,10 @@ def test_bulky_arrays_are_left_out_and_remembered(finished):
     published = Published("tiny", finished / "published")
     whole = records.Arrays(finished / PGD)
     with np.load(io.BytesIO(published.content(PGD))) as kept:
-        assert set(whole) - set(kept.files) == {"images"}
+        assert set(whole) - set(kept.files) == {"images", "loss_value"}
         assert all(np.array_equal(kept[name], whole[name]) for name in kept.files)
     entry = published.files[PGD.removeprefix("results/tiny/")]
-    assert entry["left_out"] == {"images": array_digest(whole["images"])}
+    assert entry["left_out"] == {name: array_digest(whole[name]) for name in ("images", "loss_value")}
     assert entry["whole"] == publishing.sha256(finished / PGD)
 
 
@@ -205,8 +205,8 @@ def test_a_fresh_clone_draws_all_again_and_trains_nothing(finished, clone):
     shutil.copytree(finished / "data" / "mnist", clone / "data" / "mnist", copy_function=shutil.copyfile)
     assert snakemakes.planned("fig2", "table1", overlays=[clone / "tiny.yaml"]) == {}
     other = changed(clone, metrics={"fgsm": {"eps": [0.0, 0.1]}, "pgd": TINY["datasets"]["mnist"]["metrics"]["pgd"]})
-    planned = snakemakes.planned("fig2", "table1", overlays=[other])
-    assert planned["measure"] == 4 and planned["fig2"] == 1 and "table1" not in planned
+    planned = snakemakes.planned("fig2", overlays=[other])
+    assert planned["measure"] == 4 and planned["fig2"] == 1 and planned["train"] == 2  # whose models are not published
     refused = call(clone, "figures", other)
     (line,) = refused.output.splitlines()
     told = "measure mnist/sgd/fgsm: settings.eps: published [0.0, 0.12], now [0.0, 0.1]"
