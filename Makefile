@@ -54,14 +54,36 @@ paper: $(STAMP) ## the whole study of config.yaml, five seeds (hours)
 	@$(SNAKEMAKE) $(ARGS)
 	@echo "Report: $(CURDIR)/results/paper/report.html"
 
-figures: $(STAMP) ## the figures of the study of config.yaml
-	@$(SNAKEMAKE) figures $(ARGS)
+# These take STUDY, the overlays of a study; without it the study is that of config.yaml.
+figures: $(STAMP) ## all figures, tables and verdicts from what is published or there; nothing is trained
+	@$(PY) -m workflow.publishing figures $(STUDY) $(ARGS)
+
+restore: $(STAMP) ## bring published records into results/, for snakemake to go on with
+	@$(PY) -m workflow.publishing restore $(STUDY)
+
+publish: $(STAMP) ## put a finished study into published/, checked; of config.yaml README and docs tell it, too
+	@$(PY) -m workflow.publishing publish $(STUDY) $(ARGS)
+	@$(if $(STUDY),,$(PY) -m workflow.publishing readme)
+
+readme: $(STAMP) ## write the generated parts of README and docs from what is published
+	@$(PY) -m workflow.publishing readme
+
+verify: $(STAMP) ## train and measure random parts of the published study again and compare: K=3 MINUTES=15 SEED=...
+	@$(PY) -m workflow.publishing verify $(STUDY) -k $(or $(K),3) --minutes $(or $(MINUTES),15) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 status: $(STAMP) ## what is trained, measured, missing; of another study: make status STUDY=presets/demo.yaml
 	@$(PY) -m workflow.status progress $(STUDY)
 
 cost: $(STAMP) ## hours and memory by stage, of what has run; STUDY as for status
 	@$(PY) -m workflow.status cost $(STUDY)
+
+crate: .venv/.crate ## describe the repository with the published study as an RO-Crate, validated (reads w3id.org)
+	@$(PY) -m workflow.crate paper
+	@.venv/bin/rocrate-validator -y validate -m -p workflow-run-crate .
+
+.venv/.crate: requirements-crate.txt $(STAMP)
+	@$(PY) -m pip install --disable-pip-version-check --quiet -c requirements.lock -r requirements-crate.txt
+	@touch $@
 
 test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 	@$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)

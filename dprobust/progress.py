@@ -1,4 +1,4 @@
-"""How far a study is, and what its jobs have cost, from the files in its results folder."""
+"""How far a study is, from the files in its results folder."""
 
 import json
 import re
@@ -69,40 +69,6 @@ def progress(plan: Plan) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
-
-
-def cost(folder: Path) -> pd.DataFrame:
-    """What the finished jobs have cost, by Snakemake's benchmark files.
-
-    Args:
-        folder: a study's results.
-
-    Returns:
-        A row a stage, the metrics each by itself, and a last one, "total": stage, jobs, hours (of the clock, one job
-        after the other), core_hours (processor time), longest (hours of the longest job), memory (largest resident set
-        of a job, MB). Empty if no job has finished.
-    """
-    rows = [
-        {"stage": path.relative_to(folder / "benchmarks").parts[0], **pd.read_csv(path, sep="\t").iloc[-1]}
-        for path in sorted(folder.glob("benchmarks/**/*.tsv"))
-    ]
-    if not rows:
-        return pd.DataFrame(columns=["stage", "jobs", "hours", "core_hours", "longest", "memory"])
-    table = pd.DataFrame(rows)
-    for column in ("s", "cpu_time", "max_rss"):  # a job of less than a second has no memory
-        table[column] = pd.to_numeric(table[column], errors="coerce")
-    groups = [*table.groupby("stage", sort=True), ("total", table)]
-    return pd.DataFrame(
-        {
-            "stage": stage,
-            "jobs": len(jobs),
-            "hours": jobs["s"].sum() / 3600,
-            "core_hours": jobs["cpu_time"].sum() / 3600,
-            "longest": jobs["s"].max() / 3600,
-            "memory": jobs["max_rss"].max(),
-        }
-        for stage, jobs in groups
-    )
 
 
 def _file(plan: Plan, pattern: str, **values: Any) -> Path:

@@ -33,8 +33,8 @@ def check_config() -> None:
 
 
 def command_line() -> Namespace | None:
-    """What was asked for where the Snakefile is run by the command `snakemake`, else None. Snakemake has read the command
-    line by now, but tells workflows of it only after their Snakefile: it is read again."""
+    """What was asked for where the Snakefile is run by the command `snakemake`, else None. Snakemake has read the
+    command line by now, but tells workflows of it only after their Snakefile: it is read again."""
     command = Path(sys.argv[0])
     if command.name != "snakemake" and command.parts[-2:] != ("snakemake", "__main__.py"):
         return None

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from snakemake.utils import update_config
 
 from dprobust.errors import UserError
+from dprobust.hours import hours, jobs
 from dprobust.plan import Plan
-from dprobust.progress import cost, progress
+from dprobust.progress import progress
 from dprobust.study import Study
-
-ROOT = Path(__file__).parent.parent
+from workflow.snakemakes import ROOT, config, startup
 
 
 def main() -> None:
@@ -25,10 +24,7 @@ def main() -> None:
     parser.add_argument("overlays", nargs="*", type=Path, help="as for --configfile of snakemake")
     asked = parser.parse_args()
     try:
-        config = {}
-        for path in (ROOT / "config.yaml", *asked.overlays):
-            update_config(config, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-        study = Study(config)
+        study = Study(config(asked.overlays))
         if asked.what == "progress":
             table = progress(Plan(study, ROOT / "workflow" / "scripts"))
             done = f"{table['trained'].sum():.0f} of {table['seeds'][table['trained'].notna()].sum()} trainings"
@@ -39,8 +35,9 @@ def main() -> None:
                 del table["broken"]
             foot = f"{done}; snakemake -n tells whether they are still what is asked for"
         else:
-            table = cost(Path("results") / study.name).round({"hours": 3, "core_hours": 3, "longest": 3, "memory": 0})
-            foot = "hours of the jobs that finished; memory in MB, of the largest job"
+            table = hours(each := jobs(Path("results") / study.name), startup() if len(each) else None)
+            table = table.round({"hours": 3, "core_hours": 3, "longest": 3, "memory": 0, "startup_share": 3})
+            foot = "hours of the jobs that finished; memory in MB, of the largest job; start-up: as many times as jobs"
     except (UserError, OSError, yaml.YAMLError) as error:
         sys.exit(f"error: {error}")
     print(f"study {study.name}\n{table.to_string(index=False) if len(table) else 'no job has finished'}\n{foot}")

@@ -18,7 +18,7 @@ from dprobust import checkpoints, seals, training
 from dprobust.accounting import poisson
 from dprobust.arrays import Split
 from dprobust.plan import Plan
-from dprobust.progress import CHECKPOINT, EPOCH, LOG, cost, progress, so_far
+from dprobust.progress import CHECKPOINT, EPOCH, LOG, progress, so_far
 from dprobust.recipe import Training
 from dprobust.study import Study
 
@@ -102,21 +102,6 @@ def test_a_training_writes_what_is_read_here(caplog):
     with caplog.at_level("INFO"):
         training.train(model, data, data, Training(epochs=2, batch_size=16, lr=0.1), ("0", "test"))
     assert [found.group(1, 2) for found in EPOCH.finditer("\n".join(caplog.messages))] == [("1", "2"), ("2", "2")]
-
-
-def test_cost_by_stage(tmp_path):
-    assert cost(tmp_path).empty
-    for path, seconds, processor, memory in (
-        ("train/mnist/sgd/seed=0", 3600, 1800, "700"),
-        ("train/mnist/sgd/seed=1", 1800, 1800, "650"),
-        ("fgsm/mnist/sgd/seed=0", 360, 180, "-"),  # over before its memory was read
-    ):
-        (file := tmp_path / "benchmarks" / f"{path}.tsv").parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"s\tmax_rss\tcpu_time\n{seconds}\t{memory}\t{processor}\n")
-    table = cost(tmp_path).set_index("stage")
-    assert list(table.index) == ["fgsm", "train", "total"]
-    assert table.loc["train"].tolist() == [2, 1.5, 1.0, 1.0, 700]
-    assert table.loc["total", ["jobs", "core_hours", "memory"]].tolist() == [3, pytest.approx(1.05), 700]
 
 
 def test_the_command(tmp_path):

@@ -1,3 +1,11 @@
+from snakemake.logging import logger
+
+from dprobust.published import hint
+
+if workflow.is_main_process and (there := hint(study.name)):
+    logger.info(there)
+
+
 def literally(text):
     """A text in which Snakemake sees no wildcards: behind each brace stands a character that has no width."""
     return text and text.replace("{", "{\N{ZERO WIDTH NON-JOINER}")

@@ -3,6 +3,7 @@
 from dprobust.settings import Count, MetricSettings
 
 MINUTES = 30
+UNPUBLISHED = ("signed",)
 
 
 class Metric(MetricSettings):

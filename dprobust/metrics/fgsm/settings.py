@@ -3,6 +3,7 @@
 from dprobust.settings import EpsGrid, Losses, MetricSettings
 
 MINUTES = 30
+UNPUBLISHED = ("gradient_norm",)
 
 
 class Metric(MetricSettings):

@@ -8,6 +8,7 @@ from pydantic import model_validator
 from dprobust.settings import EpsGrid, Losses, MetricSettings, Step, Unique, fault
 
 MINUTES = 60
+UNPUBLISHED = ("images", "loss_value")
 
 
 class Metric(MetricSettings):

@@ -7,6 +7,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from dprobust.settings import EpsGrid, Losses, MetricSettings, Step, Unique
 
 MINUTES = 120
+UNPUBLISHED = ("images", "loss_value")
 
 
 class Metric(MetricSettings):
