@@ -20,7 +20,7 @@ from dprobust.models.settings import code
 from dprobust.recipe import ALIKE
 from dprobust.runs import ALGORITHMS, Run
 from dprobust.schema import SECTIONS, ConfigError
-from dprobust.showing import FORMATS
+from dprobust.showing import FORMATS, intervals
 from dprobust.study import Display, Study
 
 DATA = "data/{source}/{split}.npz"
@@ -403,6 +403,7 @@ class Plan:
         title = display.settings.title
         sentence = title + "." if title and title[-1] not in ".?!" else title
         told: Spec = {"title": sentence, "settings": display.settings.plain(), "seeds": len(self.study.seeds)}
+        told["intervals"] = intervals(len(self.study.seeds))
         if not (dataset := getattr(display.settings, "dataset", None)):
             return told
         entry, metrics = self.study.dataset(dataset), display.asks("metrics")
