@@ -35,6 +35,8 @@ rule all:
     default_target: True
     input:
         f"results/{study.name}/report.html",
+        every_model(),
+        every_record(),
     localrule: True
 
 

@@ -8,7 +8,7 @@ channels_last is faster: convert the model once, `model.to(memory_format=torch.c
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dprobust.layers import quick
+from dprobust.memory import Halved
 
 
 @contextmanager
@@ -52,15 +53,19 @@ def map_batches(
     through the kernels of matrix times vector, which round otherwise.
 
     Slices go to the model's device, results come back to the first tensor's: the model's device holds one
-    batch at a time. Runs without gradient: `function` asks for what it needs (`input_gradient`).
+    batch at a time, and where memory does not suffice for that, a part of it (`dprobust.memory`). Runs without
+    gradient: `function` asks for what it needs (`input_gradient`).
     """
     check_count("batch_size", batch_size)
     back, device = tensors[0].device, home(model, tensors[0])
     slices = math.ceil(len(tensors[0]) / batch_size)
-    parts = []
+    there = Halved(lambda *batch: [r.to(back) for r in function(*(part.to(device) for part in batch))], _joined)
     with at_rest(model), torch.no_grad():
-        for batch in zip(*(tensor.tensor_split(slices) for tensor in tensors), strict=True):
-            parts.append([result.to(back) for result in function(*(part.to(device) for part in batch))])
+        batches = zip(*(tensor.tensor_split(slices) for tensor in tensors), strict=True)
+        return _joined([there(*batch) for batch in batches])
+
+
+def _joined(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     return [torch.cat(column) for column in zip(*parts, strict=True)]
 
 

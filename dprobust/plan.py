@@ -83,8 +83,9 @@ class Plan:
     def code(self, script: str, *roots: str) -> str:
         """The fingerprint of a stage: its script and what it reaches, and roots that it imports by name."""
         script = str(self.scripts / f"{script}.py")
-        # How files are got, and from which mirrors of the study, does not count: checksums fix what they hold.
-        without = ["dprobust.sources", "dprobust.study"]
+        # How files are got, and from which mirrors of the study, does not count: checksums fix what they hold. Nor do
+        # seals, which let a file be used or not.
+        without = ["dprobust.sources", "dprobust.study", "dprobust.seals"]
         return fingerprint(script, *roots, packages=self.registry.packages, without=without)
 
     def files(self, pattern: str, **values: Any) -> list[str]:
@@ -191,21 +192,26 @@ class Plan:
     def _draw(self, dataset: str, split: str) -> str:
         return f"{sources.slug(self.study.source(dataset), self.registry.sources)}/{split}"
 
-    def training_inputs(self, dataset: str, run: str) -> dict[str, str]:
-        """What a run is trained on: images, or features of them where the convolutions are pre-trained."""
+    def training_inputs(self, dataset: str, run: str, seed: str | int) -> dict[str, str]:
+        """What a run is trained on: images, or features of them where the convolutions are pre-trained; and the record
+        of the training whose accuracy it is to reach."""
+        training, reach = self.study.run(dataset, run).training, {}
+        if other := training.stop and training.stop.accuracy_of:
+            (reach["reach"],) = self.files(TRAINED, dataset=dataset, run=other, seed=seed)
         if not self.study.dataset(dataset).pretraining:
-            return {split: self.data_of(dataset, split) for split in ("train", "test")}
+            return {split: self.data_of(dataset, split) for split in ("train", "test")} | reach
         (features,) = self.files(PRETRAINED, dataset=dataset)
         views = {"train": ("images", "train"), "test": ("images", "test")}
-        if "flip" in self.study.run(dataset, run).training.augment:
+        if "flip" in training.augment:
             views["mirrored"] = ("mirrored", "train")
         named = {name: self.files(FEATURES, dataset=dataset, view=v, split=s)[0] for name, (v, s) in views.items()}
-        return named | {"features": features}
+        return named | {"features": features} | reach
 
     def train(self, dataset: str, run: str) -> Spec:
         """Training a run, but for the seed."""
         entry, chosen = self.study.dataset(dataset), self.study.run(dataset, run)
         solved = ["dprobust.privacy:resolve"] if chosen.training.epsilon is not None else []
+        reach = chosen.training.stop and chosen.training.stop.accuracy_of
         return {
             "training": chosen.training.plain(),
             "model": chosen.model,
@@ -216,6 +222,7 @@ class Plan:
             "sizes": {split: getattr(entry, f"{split}_size") for split in ("train", "test")},
             "unofficial": self.study.unofficial(dataset),
             "device": self.study.settings.device,
+            **({"reach": key(self.train(dataset, reach))} if reach else {}),
             **({"together": True} if self._side_by_side(chosen) else {}),
             "code": self.code(
                 "train_together" if self._side_by_side(chosen) else "train", *self._architecture(chosen.model), *solved

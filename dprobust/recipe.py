@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import Field, model_validator
 
 from dprobust.settings import Count, Fraction, NonNegative, Positive, Probability, Settings, Unique, fault
@@ -42,12 +42,21 @@ ALIKE = ("epochs", "batch_size", "sampling", "batch_cap", "clip_function")
 class Stop(Settings):
     """Stop where an accuracy is reached on examples held out of the training set (never on test images)."""
 
-    accuracy: Annotated[float, Gt(0), Lt(1)]
+    accuracy: Annotated[float, Gt(0), Lt(1)] | None = None
     """Stop at the first check with at least this accuracy, 0 to 1."""
+    accuracy_of: Annotated[str, MinLen(1)] | None = None
+    """In place of accuracy: the name, as in paths, of another run of the study, for example dpsgd_sigma=1.3_clip=1.0;
+    the accuracy to reach is the one that its model of the same seed ends with on the test images."""
     holdout: Count = 5000
     """Training examples held out for the checks, drawn at random; they are not trained on."""
     every: Count = 25
     """Steps between two checks, counted over all epochs."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.accuracy is None) == (self.accuracy_of is None):
+            raise fault("say what to stop at, by one of accuracy and accuracy_of")
+        return self
 
 
 class Common(Settings):

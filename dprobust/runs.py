@@ -4,6 +4,7 @@ A run is an algorithm and what differs from the dataset's settings. Its name, as
 parses a name back: whoever needs to know more of a run has the `Run`.
 """
 
+import difflib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +108,8 @@ def _setting(own: Mapping[str, Any]) -> str:
     parts += [f"C = {own['clip']:g}"] if "clip" in own else []
     parts += ["noise σ"] if own.get("noise") == "sigma" else []
     parts += [f"stopped at {100 * own['stop.accuracy']:g} %"] if "stop.accuracy" in own else []
-    told = ("sigma", "clip", "noise", "epsilon", "stop.accuracy")  # epsilon: `Run.label`
+    parts += [f"stopped at the accuracy of {own['stop.accuracy_of']}"] if "stop.accuracy_of" in own else []
+    told = ("sigma", "clip", "noise", "epsilon", "stop.accuracy", "stop.accuracy_of")  # epsilon: `Run.label`
     return ", ".join(
         parts + [f"{LABELS.get(key, key)} = {_text(value)}" for key, value in own.items() if key not in told]
     )
@@ -234,6 +236,23 @@ def check_coupled(runs: Sequence[Run]) -> None:
                     )
 
 
+def check_stops(runs: Mapping[str, Run]) -> None:
+    """Whether the runs whose accuracy others are to reach are among the trained ones of a dataset, by their names.
+
+    Raises:
+        PydanticCustomError: one is not, or stops at the accuracy of a third.
+    """
+    for run in runs.values():
+        if other := run.training.stop and run.training.stop.accuracy_of:
+            key = f"stop.accuracy_of: {other}"
+            if other not in runs:
+                close = difflib.get_close_matches(other, runs, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise fault(f"{key} is not among the runs that are trained{hint}; show it, too")
+            if runs[other].training.stop and runs[other].training.stop.accuracy_of:
+                raise fault(f"{key} stops at the accuracy of another itself; name that one")
+
+
 def _drawn(training: Training, name: str) -> Any:
     if name == "stop":  # the examples held out, not where it stops
         return training.stop.holdout if training.stop else None
@@ -335,7 +354,7 @@ def _run(
     for name in ("sigma", "epsilon", "clip", "noise", *_TRAINING):
         value = settings.get(name)
         if isinstance(value, Stop):
-            own |= {f"stop.{key}": v for key, v in value if key == "accuracy" or v != Stop.model_fields[key].default}
+            own |= {f"stop.{key}": v for key, v in value if v != Stop.model_fields[key].default}
         elif name in settings and not (name == "noise" and entry.algorithm == "sgd"):
             own[name] = value
     network = merge(model, changes)

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-UNDEFINING = ("device", "code", "unofficial", "together")
+UNDEFINING = ("device", "code", "unofficial", "together", "reach")
 """What a specification holds that is no part of what a training is: where it runs, how it is programmed, what its
-record is labelled with."""
+record is labelled with, where a number among its settings comes from."""
 
 
 def stream(seed: object, spec: Mapping[str, Any]) -> tuple[str, str]:
@@ -32,7 +32,8 @@ def stream(seed: object, spec: Mapping[str, Any]) -> tuple[str, str]:
 
     Args:
         seed: tells apart repetitions of one training.
-        spec: `dprobust.plan.Plan.train`, with an `epsilon` turned into sigma.
+        spec: `dprobust.plan.Plan.train`, with an `epsilon` turned into sigma and an `accuracy_of` into an accuracy;
+            settings that are as by default left out, so that a new setting leaves the streams of old trainings alone.
     """
     told = _defining(spec)
     if told["pretrained"] is not None:

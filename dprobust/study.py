@@ -19,7 +19,7 @@ from dprobust.errors import UserError
 from dprobust.models.settings import settings_class
 from dprobust.recipe import COUPLED
 from dprobust.registry import Registry
-from dprobust.runs import Run, check_coupled, expand
+from dprobust.runs import Run, check_coupled, check_stops, expand
 from dprobust.schema import SECTIONS, ConfigError, one_line, study_class, validated
 from dprobust.settings import Facts, Settings
 
@@ -107,6 +107,7 @@ class Study:
         self.displays = self._displays()
         for name in self.datasets:
             self._ask(f"datasets.{name}: runs", check_coupled, self.runs(name))
+            self._ask(f"datasets.{name}: runs", check_stops, self.trained(name))
         self._check_names()
 
     def _leave_out(self, config: dict[str, Any], datasets: set[str]) -> None:

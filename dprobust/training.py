@@ -8,7 +8,7 @@ noise can each be left out.
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from dprobust.arrays import Split
 from dprobust.augmentation import augment
 from dprobust.engines import ENGINES
 from dprobust.errors import UserError
+from dprobust.memory import Halved
 from dprobust.models.networks import unit
 from dprobust.noise import Noise, Observed, Watch
 from dprobust.recipe import Training
@@ -77,7 +78,7 @@ def train(
     Raises:
         UserError: more examples in a batch or held out than there are, parameters that are no longer finite, or an
             accuracy to stop at that was never reached.
-        ValueError: `settings.epsilon` is not turned into sigma.
+        ValueError: `settings.epsilon` is not turned into sigma, or `stop.accuracy_of` into an accuracy.
     """
     check_size(settings, len(data) + (len(holdout) if settings.stop and holdout else 0))
     if settings.mislabelled:
@@ -85,6 +86,8 @@ def train(
     if settings.stop and holdout is None:
         data, holdout = hold_out(data, settings, stream)
     n, stop = len(data), settings.stop
+    if stop and stop.accuracy is None:
+        raise ValueError("settings.stop.accuracy_of is not turned into an accuracy")
     steps = settings.steps_per_epoch(n)
     if stop and len(holdout) != stop.holdout:  # else `Training.trained_on` would not be right
         raise ValueError(f"{len(holdout)} examples are held out, but settings.stop.holdout is {stop.holdout}")
@@ -113,7 +116,7 @@ def train(
                 random.set_state(tensors[f"generator.{name}"])
             logger.info("going on after epoch %d of %d", len(history), settings.epochs)
 
-    gradients = _plain(model, settings) if settings.clip is None else _clipped(model, settings)
+    gradients = Halved(_plain(model, settings) if settings.clip is None else _clipped(model, settings), _added)
     started, first = time.monotonic(), len(history)
     for epoch in range(first + 1, settings.epochs + 1):
         if _reached(settings, history):
@@ -306,6 +309,11 @@ def _plain(model: nn.Module, settings: Training) -> Step:
 def _clipped(model: nn.Module, settings: Training) -> Step:
     engine, clip = ENGINES[settings.engine](model, settings.clip_function), settings.clip
     return lambda x, y: engine(x, y, clip)
+
+
+def _added(parts: Sequence[tuple[Gradients, Tensor]]) -> tuple[Gradients, Tensor]:
+    sums, norms = zip(*parts, strict=True)
+    return {name: torch.stack([part[name] for part in sums]).sum(0) for name in sums[0]}, torch.cat(norms)
 
 
 @torch.no_grad()

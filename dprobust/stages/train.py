@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dprobust import arrays, records, seeds, together, training
+from dprobust.errors import UserError
 from dprobust.models import networks
 from dprobust.precision import full_float32
 from dprobust.recipe import COUPLED, RANDOMNESS, Training
@@ -28,7 +29,8 @@ def train(
     Args:
         spec: `dprobust.plan.Plan.train`.
         inputs: `train` and `test`, arrays; where the convolutions are pre-trained, these are features, `features` are
-            the convolutions, and `mirrored` the features of the mirror images of a run that flips.
+            the convolutions, and `mirrored` the features of the mirror images of a run that flips; `reach`, the record
+            of the training whose accuracy is the one to stop at.
         output: where the parameters go, safetensors; the checkpoint of an unfinished training lies beside it.
         record: where the record goes, JSON.
         about: dataset, run, seed; the random streams are named by the seed and what defines the training.
@@ -97,11 +99,24 @@ def _prepared(
     settings = Training(**spec["training"])
     if settings.epsilon is not None:  # by its name: what accounts is not what trains a run of a given sigma
         settings = load("dprobust.privacy").resolve(settings, len(data))
-    stream = seeds.stream(about["seed"], {**spec, "training": settings.plain()})
+    if settings.stop and settings.stop.accuracy_of:
+        settings = _reaching(settings, inputs["reach"])
+    stream = seeds.stream(about["seed"], {**spec, "training": settings.brief()})
     model = networks.build(spec["model"], data.shape, data.classes, seed=seeds.derive(*stream, "init"))
     if "features" in inputs:
         networks.load_features(model, inputs["features"])
     return settings, stream, model, (networks.split(model)[1] if "features" in inputs else model).to(device)
+
+
+def _reaching(settings: Training, record: Path) -> Training:
+    """The settings with the accuracy that another training ended with to stop at."""
+    accuracy = records.read_json(record)["history"][-1]["test_accuracy"]
+    if not 0 < accuracy < 1:
+        raise UserError(
+            f"stop.accuracy_of: {settings.stop.accuracy_of} ends with accuracy {accuracy:g}: none to stop at"
+        )
+    stop = {**settings.stop.plain(), "accuracy_of": None, "accuracy": accuracy}
+    return Training(**{**settings.plain(), "stop": stop})
 
 
 def _write(

@@ -57,7 +57,7 @@ def test_the_plan_names_all_roots_of_its_jobs(tmp_path, monkeypatch):
     def paths(inputs):
         return {name: list(map(Path, p)) if isinstance(p, list) else Path(p) for name, p in inputs.items()}
 
-    inputs = paths(plan.training_inputs("own", run))
+    inputs = paths(plan.training_inputs("own", run, 0))
     sources.prepare("own.npz", inputs["train"].parent)
     model, record = (Path(plan.files(p, dataset="own", run=run, seed=0)[0]) for p in (MODEL, TRAINED))
     check(plan.train("own", run), train, inputs, model, record, about, cpu)

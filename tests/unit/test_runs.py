@@ -62,6 +62,10 @@ NAMES = [
     ({"algorithm": "sgd", "schedule": "one_cycle"}, "sgd_schedule=one_cycle"),
     ({"algorithm": "sgd", "stop": {"accuracy": 0.965}}, "sgd_stop.accuracy=0.965"),
     (
+        {"algorithm": "sgd", "stop": {"accuracy_of": "dpsgd_sigma=1_clip=1"}},
+        "sgd_stop.accuracy_of=dpsgd_sigma-1_clip-1",
+    ),
+    (
         {"algorithm": "sgd", "stop": {"accuracy": 0.9, "holdout": 100, "every": 25}},
         "sgd_stop.accuracy=0.9_stop.holdout=100",
     ),
@@ -281,6 +285,11 @@ def test_pairs():
         ({"algorithm": "sgd", "sigma": 0.5}, "SGD, σ = 0.5", "σ = 0.5"),
         ({"algorithm": "sgd", "batch_size": 64, "weight_decay": 0.1}, "SGD, batch = 64, weight decay = 0.1", None),
         ({"algorithm": "sgd", "stop": {"accuracy": 0.965}}, "SGD, stopped at 96.5 %", "stopped at 96.5 %"),
+        (
+            {"algorithm": "sgd", "stop": {"accuracy_of": "x"}},
+            "SGD, stopped at the accuracy of x",
+            "stopped at the accuracy of x",
+        ),
         ({"algorithm": "sgd", "augment": ["flip", "crop"]}, "SGD, augment = flip+crop", "augment = flip+crop"),
         ({"algorithm": "sgd", "nesterov": True}, "SGD, nesterov = true", "nesterov = true"),
         ({"algorithm": "sgd", "temperature": 2}, "SGD, temperature = 2", "temperature = 2"),
@@ -392,6 +401,8 @@ def test_the_longest_name_fits_a_path():
         {"algorithm": "sgd", "temperature": 0},
         {"algorithm": "sgd", "stop": {"accuracy": 1.5}},
         {"algorithm": "sgd", "stop": {"acuracy": 0.5}},
+        {"algorithm": "sgd", "stop": {"accuracy": 0.5, "accuracy_of": "x"}},
+        {"algorithm": "sgd", "stop": {"holdout": 50}},
         {"algorithm": "sgd", "delta": 1e-5},
         {"weights": "w.pt"},
         {"weights": "", "name": "w"},

@@ -12,6 +12,7 @@ from helpers import ROOT
 from scipy import stats
 
 from dprobust import arrays, training
+from dprobust.errors import UserError
 from dprobust.noise import residuals
 from dprobust.plan import Plan, key
 from dprobust.privacy import resolve
@@ -265,3 +266,32 @@ def test_an_uncoupled_training_keeps_the_stream_it_had():
     told["training"] = {name: value for name, value in told["training"].items() if name != "coupled"}
     told |= {"draws": "mnist/train", "sizes": 8}
     assert stream(0, SPEC)[1] == hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_a_setting_that_is_as_by_default_is_in_no_stream(images, tmp_path, monkeypatch):
+    """So that a setting that is new leaves the noise of old trainings alone."""
+    first(images, tmp_path, monkeypatch, SPEC)
+    found = json.loads((tmp_path / "train.json").read_text())["stream"]
+    brief = Training(**SPEC["training"]).brief()
+    assert "weight_decay" not in brief and found == list(stream(0, SPEC | {"training": brief}))
+
+
+def test_an_accuracy_to_reach_is_that_of_the_other_training(images, tmp_path):
+    other, record = tmp_path / "other.json", tmp_path / "train.json"
+    inputs = {split: images / f"{split}.npz" for split in ("train", "test")} | {"reach": other}
+    about, device = {"dataset": "mnist", "run": "run", "seed": "0"}, torch.device("cpu")
+    asked = {"stop": {"accuracy_of": "other", "holdout": 2, "every": 1}, "batch_size": 2, "epochs": 99, "lr": 0.5}
+    spec = changed(training=SPEC["training"] | {"sigma": None, "clip": None} | asked) | {"reach": "0123"}
+
+    other.write_text(json.dumps({"history": [{"test_accuracy": 0.1}, {"test_accuracy": 0.5}]}))
+    train(spec, inputs, tmp_path / "model.safetensors", record, about, device)
+    found = json.loads(record.read_text())
+    assert found["settings"]["training"]["stop"]["accuracy"] == 0.5
+    assert found["settings"]["asked"]["stop"]["accuracy_of"] == "other"
+    assert found["history"][-1]["holdout_accuracy"] >= 0.5
+    brief = Training(**found["settings"]["training"]).brief()
+    assert found["stream"] == list(stream(0, spec | {"training": brief, "reach": "4567"}))
+
+    other.write_text(json.dumps({"history": [{"test_accuracy": 1.0}]}))
+    with pytest.raises(UserError, match="other ends with accuracy 1: none to stop at"):
+        train(spec, inputs, tmp_path / "model.safetensors", record, about, device)

@@ -189,6 +189,22 @@ ERRORS = {
         lambda c: first(c).update(runs=[{"sigma": 1, "clip": 1, "stop": {"accuracy": 0.9}}]),
         "figures.fig2.runs: a training with noise cannot stop",
     ),
+    "stop of no run": (
+        lambda c: first(c).update(
+            runs=[{"sigma": 1, "clip": 1}, {"algorithm": "sgd", "stop": {"accuracy_of": "dpsgd_sigma=1_clip=1"}}]
+        ),
+        "accuracy_of: dpsgd_sigma=1_clip=1 is not among the runs that are trained; did you mean 'dpsgd_sigma=",
+    ),
+    "stop of a stop": (
+        lambda c: first(c).update(
+            runs=[
+                "sgd",
+                {"algorithm": "sgd", "stop": {"accuracy_of": "sgd"}},
+                {"algorithm": "sgd", "lr": 0.5, "stop": {"accuracy_of": "sgd_stop.accuracy_of=sgd"}},
+            ]
+        ),
+        "accuracy_of: sgd_stop.accuracy_of=sgd stops at the accuracy of another itself; name that one",
+    ),
     "everything held out": (
         lambda c: first(c).update(runs=["sgd", {"algorithm": "sgd", "stop": {"accuracy": 0.9, "holdout": 60_000}}]),
         "batch_size: 256 is more than the 0 training examples that stop.holdout leaves of 60000",

@@ -84,6 +84,11 @@ def every_model():
     ]
 
 
+def every_record():
+    """What the displays are made from. Were it no target, it would be missed only when a display is drawn again."""
+    return [list(plan.show_inputs(display).values()) for display in study.displays.values()]
+
+
 def every(section):
     """The files of a section's displays."""
     return [path for display in study.section(section) for path in plan.shown(display).values()]

@@ -49,7 +49,7 @@ rule features:
 
 rule train:
     input:
-        unpack(of(plan.training_inputs, "dataset", "run")),
+        unpack(of(plan.training_inputs, "dataset", "run", "seed")),
     output:
         model=paths.MODEL,
         record=paths.TRAINED,
@@ -79,7 +79,7 @@ for number, group in enumerate(plan.together):
         name:
             name
         input:
-            **plan.training_inputs(*group[0][:2]),
+            **plan.training_inputs(*group[0]),
         output:
             models=plan.of_each(paths.MODEL, group),
             records=plan.of_each(paths.TRAINED, group),

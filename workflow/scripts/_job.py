@@ -1,4 +1,4 @@
-"""What every job's script has in common: its log, its threads, and errors of one line."""
+"""What every job's script has in common: its log, its threads, errors of one line, and seals of what it makes."""
 
 import logging
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from dprobust import seals
 from dprobust.errors import UserError
 from dprobust.extensions import importable
 
@@ -31,12 +32,14 @@ def job(snakemake: Any) -> Iterator[SimpleNamespace]:
             os.environ[f"{library}_NUM_THREADS"] = str(snakemake.threads)
         try:
             importable(snakemake.config.get("extensions") or [])
+            seals.check(map(Path, snakemake.input))
             yield SimpleNamespace(
                 spec=snakemake.params.spec,
                 inputs={name: _paths(value) for name, value in snakemake.input.items()},
                 outputs={name: _paths(value) for name, value in snakemake.output.items()},
                 about=dict(snakemake.wildcards.items()),
             )
+            seals.seal(map(Path, snakemake.output))
         except (UserError, OSError) as error:
             logging.error("error: %s", error)
             sys.exit(1)
