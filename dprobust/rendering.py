@@ -102,8 +102,8 @@ def headings(runs: Sequence[Run], short: bool = False) -> dict[str, str]:
 def described(run: Run) -> dict[str, str]:
     """Algorithm and setting of a run, for the columns of a table."""
     if run.algorithm == "weights":
-        temperature = f", T = {run.temperature:g}" if run.temperature != 1 else ""
-        return {"algorithm": "given weights", "setting": (run.title or run.base.removeprefix("weights=")) + temperature}
+        told = [run.title or run.base.removeprefix("weights="), *run.scaling]
+        return {"algorithm": "given weights", "setting": ", ".join(told)}
     setting = ": ".join(filter(None, (run.title, run.setting)))
     return {"algorithm": "DP-SGD" if run.algorithm == "dpsgd" else "SGD", "setting": setting}
 

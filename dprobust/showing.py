@@ -62,8 +62,8 @@ class Given:
     """The file with stated values that the settings name (`paper`), as read by pandas; None if they name none."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Further files that `needs` of its display.py asks for: key -> file."""
-    flags: Mapping[str, str] = field(default_factory=dict)
-    """Run name -> what was found that casts doubt on its robustness, of a display that asks for `flags`."""
+    flags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What casts doubt on the robustness of runs -> run name -> what it found, of a display that asks for `flags`."""
     note: str = ""
     """Small print that must stand on it: the study's label, and data that is not the official."""
 
@@ -84,17 +84,19 @@ class Given:
 
     def mark(self, run: str) -> str:
         """The mark of a run that something measured casts doubt on; empty for none."""
-        return f" {MARK}" if run in self.flags else ""
+        return f" {MARK}" if any(run in found for found in self.flags.values()) else ""
 
     @property
     def footnote(self) -> str:
         """`note`, and what the marks mean."""
-        grouped: dict[str, list[str]] = {}
-        names = {run.name: run.label() for run in self.runs}
-        for run, told in self.flags.items():
-            grouped.setdefault(told, []).append(names[run])
-        told = [f"{MARK}: {', '.join(runs)}: {flags}" for flags, runs in grouped.items()]
-        return "; ".join(filter(None, (self.note, *told)))
+        names, told = {run.name: run.label() for run in self.runs}, [self.note] if self.note else []
+        for by, found in self.flags.items():
+            grouped: dict[str, list[str]] = {}
+            for run, flags in found.items():
+                grouped.setdefault(flags, []).append(names[run])
+            parts = [f"{' and '.join(runs)}: {flags}" for flags, runs in grouped.items()]
+            told += [f"{MARK} {by}: {'; '.join(parts)}"] if parts else []
+        return ". ".join(told)
 
     def outcomes(
         self, metric: str, of: Callable[[Mapping[str, np.ndarray]], Mapping[Hashable, np.ndarray]], dataset: str = ""

@@ -307,7 +307,7 @@ def test_the_figure_shows_the_rocs_of_the_records_and_the_ceilings():
 
 @pytest.mark.slow
 def test_intervals_of_the_roc_hold_what_is_true_with_five_seeds():
-    """Normal scores, whose ROC is known; seeds differ in how far members are apart, members and others by themselves."""
+    """Normal scores, whose ROC is known; seeds differ in how far the members are from the others."""
     fpr, held, trials = np.array([0.02, 0.2]), np.zeros(3), 100
     shifts = 0.8 + 0.15 * stats.norm.ppf((np.arange(4000) + 0.5) / 4000)
     truth = [stats.norm.sf(stats.norm.isf(x) - shifts).mean() for x in fpr]

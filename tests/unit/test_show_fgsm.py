@@ -84,6 +84,14 @@ def test_curves_are_the_records_along_ce_ce_stable_and_the_worst_case(rows):
     assert figure.get_suptitle() == "T" and figure.get_supxlabel() == "demo"
 
 
+def test_flagged_runs_are_marked_in_the_legend_and_told_below(rows):
+    given = Given(runs=runs(*BOTH), arrays=arrays(rows), flags={"flagged by a check": {"sgd": "p = 1"}}, note="demo")
+    figure, _ = show(given, Display(shows="fgsm", runs=BOTH))
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "SGD †" in texts and sum("†" in text for text in texts) == 1
+    assert figure.get_supxlabel() == "demo. † flagged by a check: SGD: p = 1"
+
+
 def test_each_loss_has_a_line_style_of_its_own(rows):
     figure, _ = draw(rows, losses=["ce", "ce_stable", "margin", "worst"])
     lines = figure.axes[0].get_lines()

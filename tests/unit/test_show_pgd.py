@@ -135,10 +135,10 @@ def test_given_weights_of_one_seed_beside_runs_of_two():
 
 
 def test_flagged_runs_are_marked():
-    given = Given(runs=runs(*SGD_DP), arrays=records(), flags={"sgd": "p = 1"})
+    given = Given(runs=runs(*SGD_DP), arrays=records(), flags={"flagged by a check": {"sgd": "p = 1"}})
     _, table = show(given, display(paper=None))
     assert list(table.columns.get_level_values(0).unique()) == ["", "SGD †", "DP-SGD σ = 1.3, C = 1", "difference"]
-    assert given.footnote == "†: SGD: p = 1"
+    assert given.footnote == "† flagged by a check: SGD: p = 1"
 
 
 def test_a_paper_value_that_is_no_number_is_named():

@@ -30,7 +30,7 @@ def roles(runs: Sequence[Run]) -> dict[str, Run]:
     """Role -> the first run that has it: plain, clipping, noise, both; the others are rows of their own."""
     found: dict[str, Run] = {}
     for run in runs:
-        if run.training and not run.training.stop and run.temperature == 1:
+        if run.training and not run.training.stop and not run.scaled:
             noisy = run.training.epsilon is not None or bool(run.training.sigma)
             found.setdefault(ROLES[run.clip is not None, noisy], run)
     return found
