@@ -417,6 +417,7 @@ class Plan:
                 "title": display.settings.title,
                 "told": self.told(display),
                 "caption": content(str(self.caption(display)), display.key),
+                "explains": bool(display.asks("explains")),
                 "made_from": key(self.show(display.name)),
             }
             for display in self.study.displays.values()

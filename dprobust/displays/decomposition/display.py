@@ -21,6 +21,7 @@ class Display(RunsDisplay):
     kind: ClassVar[str] = "table"
     metrics: ClassVar[tuple[str, ...]] = ("fgsm",)
     images: ClassVar[bool] = True
+    explains: ClassVar[bool] = True
 
     eps: EpsGrid = [0.0, 0.1]
     """Sizes of the perturbation; the metric fgsm must measure them."""

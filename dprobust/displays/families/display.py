@@ -14,6 +14,7 @@ class Display(RunsDisplay):
     metrics: ClassVar[tuple[str, ...]] = ("fgsm",)
     privacy: ClassVar[bool] = True
     images: ClassVar[bool] = True
+    explains: ClassVar[bool] = True
     flags: ClassVar[bool] = True
 
     eps: NonNegative = 0.1
