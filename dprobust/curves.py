@@ -1,6 +1,6 @@
 """Curves of accuracy against the size of an attack: a colour a run, a line style an attack, and the gap of two runs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib as mpl
@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from dprobust.runs import Run
-from dprobust.showing import Given
-from dprobust.statistics import Sample, difference, estimate, ratio
+from dprobust.showing import Given, Outcomes
+from dprobust.statistics import Sample, difference, estimate, ratio, same
 from dprobust.style import PAPER, STYLE, colours, head, legend, runs_key, short, wrapped
 
 STYLES = (
@@ -34,27 +34,6 @@ class Words(NamedTuple):
     y: str = "accuracy"
     attack: str = "attack"
     """Heading of the attacks in the legend."""
-
-
-Outcomes = Mapping[tuple[str, str], np.ndarray]
-"""(run name, attack) -> whether each image is right, float64 (seeds, eps, images), the same images for all."""
-
-
-def outcomes(
-    given: Given, metric: str, right: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-) -> Outcomes:
-    """The outcomes of the runs of a display, from the arrays of its metric.
-
-    Args:
-        right: function of the arrays of a record that gives, by attack, what is right, bool (eps, images).
-    """
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
-    names = [run.name for run in given.runs]
-    for (of, _, run, _), arrays in sorted(given.arrays.items(), key=lambda item: item[0][3]):
-        if of == metric and run in names:
-            for attack, values in right(arrays).items():
-                found.setdefault((run, attack), []).append(values)
-    return {key: np.stack(values).astype(np.float64) for key, values in found.items()}
 
 
 def curves(
@@ -90,7 +69,7 @@ def curves(
     def rows(run: str, name: str, minus: str = "") -> Iterator[dict[str, object]]:
         values, other = right[run, name], right.get((minus, name))
         for i, size in enumerate(eps):
-            parts, combine = (values[:, i],), _same
+            parts, combine = (values[:, i],), same
             if relative:
                 parts, combine = (values[:, 0], values[:, i]), ratio
             if other is not None:
@@ -98,6 +77,8 @@ def curves(
                 combine = _relative_difference if relative else difference
             found = estimate(Sample(parts, combine))
             low, high = found.interval()
+            if not (minus or relative):
+                low, high = max(low, 0.0), min(high, 1.0)
             yield {"run": run, "minus": minus, attack: name, "eps": size, "mean": found.value, "low": low} | {
                 "high": high,
                 "seeds": found.seeds,
@@ -122,7 +103,7 @@ def curves(
         axes.set_ylim(-0.02, 1.02)
         axes.set_ylabel(words.y)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        key = runs_key({run: run.label(given.epsilons.get(run.name)) for run in runs}, shade)
+        key = runs_key({run: given.label(run) for run in runs}, shade)
         key += [("", None), (words.attack, None)]
         key += [(names[name], Line2D([], [], color="#555555", **style)) for name, style in styles.items()]
         if stated:
@@ -132,7 +113,7 @@ def curves(
         legend(figure, key)
         lower.set_xlabel(words.x)
         lower.set_xlim(drawn["eps"].min(), drawn["eps"].max())
-        head(figure, words.title, given.note)
+        head(figure, words.title, given.footnote)
     return figure, pd.concat([drawn, gaps], ignore_index=True) if len(gaps) else drawn
 
 
@@ -141,10 +122,6 @@ def _band(axes: Axes, curve: pd.DataFrame, colour: str, style: Mapping[str, obje
     alpha = 0.18 if style["linestyle"] == "-" else 0.09
     axes.plot(curve["eps"], curve["mean"], color=colour, **style)
     axes.fill_between(curve["eps"], curve["low"], curve["high"], color=colour, alpha=alpha, linewidth=0)
-
-
-def _same(values: np.ndarray) -> np.ndarray:
-    return values
 
 
 def _relative_difference(*parts: np.ndarray) -> np.ndarray:

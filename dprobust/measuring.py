@@ -1,7 +1,8 @@
 """What a metric is given and gives back. A metric is a folder: settings.py (`Metric`), measure.py (`measure`).
 
 A metric may ask for more by constants of its settings.py: `TRAINED = True` for how the model was trained
-(`Images.trained`), `TRAIN_IMAGES = True` for the training images (`Images.train`).
+(`Images.trained`), `TRAIN_IMAGES = True` for the training images (`Images.train`), `others` for models of other runs
+(`Images.others`). With `FLAGS = True` it has a flags.py whose `flags(records, settings)` says what it casts doubt on.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from dprobust.arrays import Split
 
@@ -39,6 +40,10 @@ class Images:
     None for given weights."""
     train: Callable[[], Split] | None = None
     """With `TRAIN_IMAGES`, reads the training images in use, those held out for a stop among them."""
+
+    others: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Models of other runs, by their names, that the metric asks for by `others(settings, run, known)` of its
+    settings.py: names of runs for the one by name `run`, of a study whose models are of the runs `known`."""
 
     def first(self, n: int | None) -> Tensor:
         """Places in `x` of the first `n` images of the draw, ascending; of all if None or there are no more."""

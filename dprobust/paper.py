@@ -18,10 +18,10 @@ class Stated(NamedTuple):
     """`printed`; `misprint`, printed but known to be wrong; `computed` from printed values; empty for none."""
 
     def __str__(self) -> str:
-        """``(13.33)`` printed, ``(6.55*)`` a misprint, ``[6.84]`` computed; empty for none."""
+        """``(13.33)`` printed, ``(6.55*)`` a misprint, ``(= 6.84)`` computed; empty for none."""
         if not self.origin:
             return ""
-        left, right = {"printed": "()", "misprint": ("(", "*)"), "computed": "[]"}[self.origin]
+        left, right = {"printed": "()", "misprint": ("(", "*)"), "computed": ("(= ", ")")}[self.origin]
         return f"{left}{self.value:.2f}{right}".replace("-", "−")
 
 

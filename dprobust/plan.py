@@ -13,12 +13,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from dprobust import sources
+from dprobust import shown, sources, telling
 from dprobust.files import sha256
 from dprobust.fingerprint import fingerprint
 from dprobust.models.settings import code
 from dprobust.recipe import ALIKE
-from dprobust.runs import ALGORITHMS, Run
+from dprobust.runs import Run
 from dprobust.schema import SECTIONS, ConfigError
 from dprobust.showing import FORMATS
 from dprobust.study import Display, Study
@@ -55,16 +55,6 @@ def content(file: str, where: str) -> str:
         raise ConfigError(f"{where}: no file {file} (paths are relative to where snakemake is called)")
     state = path.stat()
     return _sha256(path, state.st_mtime_ns, state.st_size)
-
-
-def trained_for(runs: Iterable[Run]) -> str:
-    """How long runs are trained, as text: ``epochs: 50 (SGD), 50 (DP-SGD)``."""
-    epochs: dict[str, set[int]] = {}
-    for run in runs:
-        if run.training:
-            epochs.setdefault(ALGORITHMS[run.algorithm], set()).add(run.training.epochs)
-    told = [f"{' and '.join(map(str, sorted(numbers)))} ({name})" for name, numbers in epochs.items()]
-    return f"epochs: {', '.join(told)}" if told else "trained elsewhere"
 
 
 class Plan:
@@ -270,14 +260,32 @@ class Plan:
     def measure_inputs(self, dataset: str, run: str, seed: str | int, metric: str) -> dict[str, str]:
         """A model, the test images, and what the metric asks for and needs besides."""
         chosen = self.study.run(dataset, run)
-        model = chosen.weights or self.files(MODEL, dataset=dataset, run=chosen.base, seed=seed)[0]
+        others = {
+            f"other_{i}": self._model(dataset, other, seed)
+            for i, other in enumerate(self.study.others(dataset, run, metric))
+        }
+        if chosen.confidence_of:
+            others["confident"] = self._model(dataset, self.study.run(dataset, chosen.confidence_of), seed)
         needs = {f"needs_{name}": path for name, path in self.study.needs(dataset, metric).items()}
         asked, module = {}, self.registry.metric(metric)
         if chosen.training and getattr(module, "TRAINED", False):
             (asked["trained"],) = self.files(TRAINED, dataset=dataset, run=chosen.base, seed=seed)
         if getattr(module, "TRAIN_IMAGES", False):
             asked["train"] = self.data_of(dataset, "train")
-        return {"model": model, "test": self.data_of(dataset, "test"), **asked, **needs}
+        model = self._model(dataset, chosen, seed)
+        return {"model": model, "test": self.data_of(dataset, "test"), **asked, **needs, **others}
+
+    def _model(self, dataset: str, run: Run, seed: str | int) -> str:
+        """The file with the model of a run."""
+        return run.weights or self.files(MODEL, dataset=dataset, run=run.base, seed=seed)[0]
+
+    def _made(self, dataset: str, run: Run) -> Spec:
+        """How a model came about, to be read and to be told from others."""
+        if run.weights:
+            made_from = content(run.weights, f"runs: {run.name}: weights")
+        else:
+            made_from = key(self.train(dataset, run.base))
+        return {"model": run.model, "weights": run.weights, "made_from": made_from}
 
     def measure(self, dataset: str, run: str, metric: str) -> Spec:
         """Measuring a metric of a run, but for the seed."""
@@ -288,17 +296,21 @@ class Plan:
         train = {}
         if getattr(self.registry.metric(metric), "TRAIN_IMAGES", False):
             train = {"train": {"n": entry.train_size, "name": self._draw(dataset, "train")}}
-        if chosen.weights:
-            made_from = content(chosen.weights, f"runs: {chosen.name}: weights")
-        else:
-            made_from = self._key("train", dataset, chosen.base)
+        others = self.study.others(dataset, run, metric)
+        more: Spec = {}
+        if others:
+            more["others"] = [{"run": other.name} | self._made(dataset, other) for other in others]
+        if chosen.confidence_of:
+            other = self.study.run(dataset, chosen.confidence_of)
+            more["confidence_of"] = {"run": other.name} | self._made(dataset, other)
+            others = [*others, other]
+        networks = dict.fromkeys(root for model in (chosen, *others) for root in self._architecture(model.model))
         return {
             "package": package,
             "settings": getattr(entry.metrics, metric).plain(),
-            "model": chosen.model,
-            "weights": chosen.weights,
+            **self._made(dataset, chosen),
             "temperature": chosen.temperature,
-            "made_from": made_from,
+            **more,
             "data": self._data_key(self.study.source(dataset)),
             "draw": self._draw(dataset, "test"),
             "size": entry.test_size,
@@ -306,9 +318,7 @@ class Plan:
             **train,
             "unofficial": self.study.unofficial(dataset),
             "device": self.study.settings.device,
-            "code": self.code(
-                "measure", f"{package}.measure:measure", f"{package}.settings:Metric", *self._architecture(chosen.model)
-            ),
+            "code": self.code("measure", f"{package}.measure:measure", f"{package}.settings:Metric", *networks),
         }
 
     def bounds(self, kind: str, name: str) -> tuple[int, int]:
@@ -318,34 +328,9 @@ class Plan:
 
     # -- showing ------------------------------------------------------------------------------------------------------
 
-    def _records(self, display: Display) -> list[tuple[str, str, Run, int]]:
-        """What a display shows, as (metric, dataset, run, seed)."""
-        return [
-            (metric, dataset, run, seed)
-            for metric, dataset, run in display.measured
-            for seed in self.study.seeds_of(run)
-        ]
-
-    def _trained(self, display: Display, private: bool = False) -> Iterable[tuple[str, str]]:
-        """(dataset, name) of the trained runs of a display, once each."""
-        chosen = [(dataset, run) for dataset, run in display.runs if run.training]
-        return dict.fromkeys((dataset, run.base) for dataset, run in chosen if run.private or not private)
-
-    def _accounted(self, display: Display, private: bool = False) -> Iterable[tuple[str, str]]:
-        """(dataset, name) of the runs whose privacy a display shows, once each."""
-        if not display.asks("privacy"):
-            return []
-        if display.accounts is None:
-            return self._trained(display, private)
-        return dict.fromkeys((dataset, run.base) for dataset, run in display.accounts if run.training)
-
-    def _pretrained(self, display: Display) -> list[str]:
-        trained = dict.fromkeys(dataset for dataset, _ in self._trained(display))
-        return [dataset for dataset in trained if self.study.dataset(dataset).pretraining]
-
     def show_inputs(self, display: Display) -> dict[str, list[str] | str]:
         """Files that a display is made from."""
-        records = self._records(display)
+        records = shown.records(self.study, display)
         every = not hasattr(display.settings, "dataset")
 
         def paths(pattern: str) -> list[str]:
@@ -353,40 +338,42 @@ class Plan:
 
         inputs = {"records": paths(RECORD), "arrays": paths(ARRAYS) if display.asks("images") else []}
         # A figure shows epsilon of private runs; a table of privacy tells of the others, too.
-        private = self._accounted(display, private=not every)
+        private = shown.accounted(self.study, display, private=not every)
         inputs["privacy"] = [self.files(PRIVACY, dataset=dataset, run=run)[0] for dataset, run in private]
-        trained = self._trained(display) if display.asks("training") else []
+        trained = shown.trained(self.study, display) if display.asks("training") else []
         inputs["trained"] = [
             path for d, run in trained for path in self.files(TRAINED, dataset=d, run=run, seed=self.study.seeds)
         ]
-        pretrained = self._pretrained(display) if display.asks("pretraining") else []
+        pretrained = shown.pretrained(self.study, display) if display.asks("pretraining") else []
         inputs["pretrained"] = [self.files(PRETRAINING, dataset=dataset)[0] for dataset in pretrained]
+        for metric, measured in shown.doubts(self.study, display).items():
+            inputs[f"flags_{metric}"] = [
+                self.files(RECORD, dataset=d, run=r.name, seed=s, metric=metric)[0] for d, r, s in measured
+            ]
         if paper := getattr(display.settings, "paper", None):
             inputs["paper"] = [str(self.registry.paper(paper))]
-        return inputs | {f"needs_{name}": path for name, path in self._display_needs(display).items()}
-
-    def _display_needs(self, display: Display) -> dict[str, str]:
-        needs = getattr(self.registry.display(display.settings.shows), "needs", None)
-        if not needs:
-            return {}
-        dataset = getattr(display.settings, "dataset", None)
-        return dict(needs(display.settings, dataset and self.study.source(dataset)))
+        return inputs | {f"needs_{name}": path for name, path in shown.needs(self.study, display).items()}
 
     def show(self, name: str) -> Spec:
         """Drawing a figure or writing a table or page."""
         display = self.study.displays[name]
         package = self.registry.displays[display.settings.shows]
-        records = self._records(display)
+        records = shown.records(self.study, display)
         paper = getattr(display.settings, "paper", "")
-        needs = self._display_needs(display)
-        trained = list(self._trained(display))
+        needs = shown.needs(self.study, display)
+        trained = list(shown.trained(self.study, display))
         made_from: Spec = {"records": [self._key("measure", dataset, run.name, m) for m, dataset, run, _ in records]}
+        doubts: Spec = {}
+        for metric, measured in shown.doubts(self.study, display).items():
+            made_from[f"flags_{metric}"] = [self._key("measure", d, r.name, metric) for d, r, _ in measured]
+            settings = getattr(self.study.dataset(measured[0][0]).metrics, metric).brief()
+            doubts[metric] = {"package": self.registry.metrics[metric], "settings": settings}
         if display.asks("privacy"):
-            made_from["privacy"] = [self._key("account", *pair) for pair in self._accounted(display)]
+            made_from["privacy"] = [self._key("account", *pair) for pair in shown.accounted(self.study, display)]
         if display.asks("training"):
             made_from["trained"] = [self._key("train", *pair) for pair in trained]
         if display.asks("pretraining"):
-            made_from["pretrained"] = [self._key("pretrain", dataset) for dataset in self._pretrained(display)]
+            made_from["pretrained"] = [self._key("pretrain", name) for name in shown.pretrained(self.study, display)]
         return {
             "package": package,
             "kind": display.kind,
@@ -398,7 +385,14 @@ class Plan:
             "note": self.note(display.datasets),
             "made_from": key(made_from),
             "needs": {name: self._file_key(path, display.key) for name, path in needs.items()},
-            "code": self.code("show", f"{package}.show:show", f"{package}.display:Display", *display.modules),
+            **({"flags": doubts} if doubts else {}),
+            "code": self.code(
+                "show",
+                f"{package}.show:show",
+                f"{package}.display:Display",
+                *(f"{doubt['package']}.flags:flags" for doubt in doubts.values()),
+                *display.modules,
+            ),
         }
 
     def shown(self, display: Display) -> dict[str, str]:
@@ -413,20 +407,7 @@ class Plan:
 
     def told(self, display: Display) -> Spec:
         """What a caption can tell, as `snakemake.params.told`."""
-        title = display.settings.title
-        sentence = title + "." if title and title[-1] not in ".?!" else title
-        told: Spec = {"title": sentence, "settings": display.settings.plain(), "seeds": len(self.study.seeds)}
-        if not (dataset := getattr(display.settings, "dataset", None)):
-            return told
-        entry, metrics = self.study.dataset(dataset), display.asks("metrics")
-        return told | {
-            "dataset": dataset,
-            "images": {metric: self.study.images(dataset, metric) or "all" for metric in metrics},
-            "measured": {metric: getattr(entry.metrics, metric).plain() for metric in metrics},
-            "trained": trained_for(run for _, run in display.runs),
-            "delta": entry.privacy.deltas[0],
-            "pretraining": entry.pretraining and entry.pretraining.plain(),
-        }
+        return telling.told(self.study, display)
 
     def caption(self, display: Display) -> Path:
         """The caption of a display."""
@@ -442,6 +423,7 @@ class Plan:
                 "title": display.settings.title,
                 "told": self.told(display),
                 "caption": content(str(self.caption(display)), display.key),
+                "explains": bool(display.asks("explains")),
                 "made_from": self._key("show", display.name),
             }
             for display in self.study.displays.values()
@@ -449,7 +431,7 @@ class Plan:
         return {
             "title": self.study.settings.title or self.study.name,
             "label": self.study.settings.label,
-            "facts": [list(fact) for fact in self.study.facts()],
+            "facts": [list(fact) for fact in telling.facts(self.study)],
             "items": items,
             "template": content(str(template), "template"),
             "code": self.code("report"),

@@ -102,22 +102,27 @@ def headings(runs: Sequence[Run], short: bool = False) -> dict[str, str]:
 def described(run: Run) -> dict[str, str]:
     """Algorithm and setting of a run, for the columns of a table."""
     if run.algorithm == "weights":
-        temperature = f", T = {run.temperature:g}" if run.temperature != 1 else ""
-        return {"algorithm": "given weights", "setting": (run.title or run.base.removeprefix("weights=")) + temperature}
+        told = [run.title or run.base.removeprefix("weights="), *run.scaling]
+        return {"algorithm": "given weights", "setting": ", ".join(told)}
     setting = ": ".join(filter(None, (run.title, run.setting)))
     return {"algorithm": "DP-SGD" if run.algorithm == "dpsgd" else "SGD", "setting": setting}
 
 
-def spread(mean: float, std: float, digits: int = 2) -> str:
-    """A mean and, where there are several seeds, the standard deviation over them; empty for nan."""
-    if pd.isna(mean):
+def interval(value: float, low: float, high: float, digits: int = 2, form: str = "") -> str:
+    """A value and its interval, as text: ``84.12 [83.01, 85.20]``; empty for nan, and without the ends if they are.
+
+    Args:
+        form: what stands before the precision in a format specification, as "+" for signs.
+    """
+    if pd.isna(value):
         return ""
-    return f"{mean:.{digits}f}".replace("-", "−") + ("" if pd.isna(std) else f" ± {std:.{digits}f}")
+    told = [f"{number:{form}.{digits}f}" for number in (value, low, high)]
+    # What is rounded to 0 has no sign.
+    told = [text.lstrip("-") if float(text) == 0 else text for text in told]
+    ends = "" if pd.isna(low) or pd.isna(high) else f" [{told[1]}, {told[2]}]"
+    return (told[0] + ends).replace("-", "−")
 
 
-def less(first: pd.Series, other: pd.Series) -> pd.Series:
-    """The values of one run less those of another, both by seed: seed by seed where the seeds are the same, else the
-    difference of the means as the only value."""
-    if set(first.index) == set(other.index):
-        return first - other
-    return pd.Series([first.mean() - other.mean()])
+def covers(seeds: int) -> str:
+    """What intervals cover that come from at most so many seeds, for the head of a column."""
+    return "95 %" if seeds > 1 else "95 %, images only"

@@ -15,8 +15,9 @@ from markupsafe import Markup
 from dprobust.errors import UserError
 from dprobust.rendering import html
 
-GROUPS = {"claims": "Verdicts", "figure": "Figures", "table": "Tables", "page": "Pages"}
-"""Kind of display -> heading of its group, in the order of the report."""
+WHY = "why"
+GROUPS = {"claims": "Verdicts", WHY: "Why", "figure": "Figures", "table": "Tables", "page": "Pages"}
+"""Kind of display -> heading of its group, in the order of the report; after the verdicts stands what explains them."""
 ROWS = 1000
 """So many rows of a figure's numbers are shown; all are in its CSV."""
 
@@ -36,6 +37,8 @@ class Item(NamedTuple):
     files: Iterable[Path]
     """Its files; those needed here are of a figure PNG and CSV, of a table HTML, of a page HTML and CSV, of
     claims HTML and JSON (what was judged, for the template)."""
+    explains: bool = False
+    """It tells why, whatever its kind: `explains = True` in its `Display`."""
 
 
 def page(
@@ -62,7 +65,7 @@ def page(
     for item in (Item(*fields) for fields in items):
         anchor = item.name if item.name not in anchors else f"{item.kind}-{item.name}"
         anchors.add(anchor)
-        groups[GROUPS[item.kind]].append({"anchor": anchor} | _shown(item))
+        groups[GROUPS[WHY if item.explains else item.kind]].append({"anchor": anchor} | _shown(item))
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = {heading: entries for heading, entries in groups.items() if entries}
     return environment.from_string(template.read_text(encoding="utf-8")).render(

@@ -4,7 +4,6 @@ A run is an algorithm and what differs from the dataset's settings. Its name, as
 parses a name back: whoever needs to know more of a run has the `Run`.
 """
 
-import difflib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +26,11 @@ LABELS = {
     "temperature": "temperature",
 }
 """Setting -> its name in labels, where it is not its own."""
+CONFIDENCE_OF = "temperature.confidence_of"
 LONGEST = 180
 """Characters that a name may have, without a temperature: file systems take 255 bytes."""
+LONGEST_SCALED = 240
+"""The same, with it."""
 
 
 class Run(Settings):
@@ -51,6 +53,8 @@ class Run(Settings):
     """Name of the run whose trained model it is: its own, but for a `temperature`."""
     temperature: float = 1.0
     """The logits are divided by this after training."""
+    confidence_of: str = ""
+    """Name of the run whose mean confidence its own is brought to, by the temperature that does so."""
     weights: str | None = None
     """File with the weights of a network trained elsewhere."""
     privacy: Statement | Literal["none", "not known"] = "not known"
@@ -70,6 +74,11 @@ class Run(Settings):
         return self.algorithm == "dpsgd" or (self.algorithm == "weights" and self.privacy != "none")
 
     @property
+    def scaled(self) -> bool:
+        """Whether its logits are divided after training."""
+        return self.temperature != 1 or bool(self.confidence_of)
+
+    @property
     def sigma(self) -> float | None:
         return self.training and self.training.sigma
 
@@ -86,11 +95,18 @@ class Run(Settings):
         """What tells it from other runs of its algorithm, as text: ``σ = 1.3, C = 1, lr = 0.1``; empty for none."""
         return _setting(self.own)
 
+    @property
+    def scaling(self) -> list[str]:
+        """What is done to its logits, as text, of given weights; empty for nothing."""
+        if self.confidence_of:
+            return [f"as confident as {self.own[CONFIDENCE_OF]}"]
+        return [f"T = {self.temperature:g}"] if self.temperature != 1 else []
+
     def label(self, epsilon: float | None = None) -> str:
         """In a legend: algorithm, settings, and for a private run its epsilon."""
         if self.algorithm == "weights":
-            name = self.title or self.name.removeprefix("weights=").partition("_temperature=")[0]
-            text = f"{name}, T = {self.temperature:g}" if self.temperature != 1 else name
+            name = self.title or self.base.removeprefix("weights=")
+            text = ", ".join([name, *self.scaling])
         else:
             head = ALGORITHMS[self.algorithm]
             text = self.title or " ".join(filter(None, (head, self.setting)) if self.private else ())
@@ -109,9 +125,11 @@ def _setting(own: Mapping[str, Any]) -> str:
     parts += ["noise σ"] if own.get("noise") == "sigma" else []
     parts += [f"stopped at {100 * own['stop.accuracy']:g} %"] if "stop.accuracy" in own else []
     parts += [f"stopped at the accuracy of {own['stop.accuracy_of']}"] if "stop.accuracy_of" in own else []
-    told = ("sigma", "clip", "noise", "epsilon", "stop.accuracy", "stop.accuracy_of")  # epsilon: `Run.label`
+    parts += [f"as confident as {own[CONFIDENCE_OF]}"] if CONFIDENCE_OF in own else []
+    told = ("sigma", "clip", "noise", "epsilon", "stop.accuracy", "stop.accuracy_of", CONFIDENCE_OF)
+    # epsilon: `Run.label`
     return ", ".join(
-        parts + [f"{LABELS.get(key, key)} = {_text(value)}" for key, value in own.items() if key not in told]
+        parts + [f"{LABELS.get(key, key)} = {as_text(value)}" for key, value in own.items() if key not in told]
     )
 
 
@@ -120,7 +138,8 @@ def number(value: float) -> str:
     return repr(float(value))
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A setting's value in labels."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, float):
@@ -132,7 +151,19 @@ def _part(value: Any) -> str:
     """A value as it stands in paths."""
     if isinstance(value, float):
         return number(value)
-    return "".join(c if c.isalnum() or c in ".+-_" else "-" for c in _text(value))
+    return "".join(c if c.isalnum() or c in ".+-_" else "-" for c in as_text(value))
+
+
+class Matched(Settings):
+    """In place of a number: the temperature that a run's confidence asks for."""
+
+    confidence_of: Annotated[str, MinLen(1)]
+    """Name, as in paths, of another run of the study, for example dpsgd_sigma=1.3_clip=1.0: the temperature is the one
+    at which the mean of the largest softmax probability over the test images in use is that of the other run's model of
+    the same seed."""
+
+
+Temperature = Positive | Annotated[list[Positive], MinLen(1), Unique] | Matched
 
 
 class WeightsEntry(Settings):
@@ -149,8 +180,9 @@ class WeightsEntry(Settings):
     model: dict[str, Any] = {}
     """Settings of the network that differ from the dataset's; TorchScript and exported programs take `normalize`
     only."""
-    temperature: Positive | Annotated[list[Positive], MinLen(1), Unique] = 1.0
-    """Divide the logits by this, or by each of these in turn."""
+    temperature: Temperature = 1.0
+    """Divide the logits by this, or by each of these in turn; {confidence_of: NAME}: by what makes it as confident as
+    the run of that name."""
 
 
 _TRAINING = [name for name in Training.model_fields if name not in ("delta", "precision")]
@@ -178,10 +210,11 @@ RunEntry = create_model(
     ),
     model=(dict[str, Any], Field(default={}, description="Settings of the network that differ from the dataset's.")),
     temperature=(
-        Positive | Annotated[list[Positive], MinLen(1), Unique] | None,
+        Temperature | None,
         Field(
             default=None,
-            description="Divide the logits by this after training (a run made of another's model, not trained again).",
+            description="Divide the logits by this after training; {confidence_of: NAME}: by what makes it as "
+            "confident as the run of that name (a run made of another's model, not trained again).",
         ),
     ),
     pair=(
@@ -213,52 +246,6 @@ class RunsDisplay(DatasetDisplay):
     """The models shown: `sgd`, grids of runs, given weights. What is shown is what is trained."""
 
 
-SHARED = ("sampling", "batch_size", "batch_cap", "augment", "mislabelled", "stop")
-"""Settings that decide which examples make a batch, so that coupled trainings must agree in them."""
-
-
-def check_coupled(runs: Sequence[Run]) -> None:
-    """Whether the runs of each coupling group can share their batches.
-
-    Raises:
-        PydanticCustomError: two runs of a group draw, or hold out, their examples in different ways.
-    """
-    first: dict[str, Run] = {}
-    for run in runs:
-        if run.training and run.training.coupled:
-            other = first.setdefault(run.training.coupled, run)
-            for name in SHARED:
-                mine, theirs = (_drawn(r.training, name) for r in (run, other))
-                if mine != theirs:
-                    raise fault(
-                        f"coupled: {run.name} has {name} {_text(mine)}, but {other.name} of the same group "
-                        f"{_text(theirs)}: their batches cannot be the same; set {name} alike or leave coupled out"
-                    )
-
-
-def check_stops(runs: Mapping[str, Run]) -> None:
-    """Whether the runs whose accuracy others are to reach are among the trained ones of a dataset, by their names.
-
-    Raises:
-        PydanticCustomError: one is not, or stops at the accuracy of a third.
-    """
-    for run in runs.values():
-        if other := run.training.stop and run.training.stop.accuracy_of:
-            key = f"stop.accuracy_of: {other}"
-            if other not in runs:
-                close = difflib.get_close_matches(other, runs, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise fault(f"{key} is not among the runs that are trained{hint}; show it, too")
-            if runs[other].training.stop and runs[other].training.stop.accuracy_of:
-                raise fault(f"{key} stops at the accuracy of another itself; name that one")
-
-
-def _drawn(training: Training, name: str) -> Any:
-    if name == "stop":  # the examples held out, not where it stops
-        return training.stop.holdout if training.stop else None
-    return getattr(training, name)
-
-
 def expand(
     entries: Sequence[str | Settings],
     training: Mapping[str, Settings],
@@ -281,21 +268,40 @@ def expand(
     """
     merge = merge or (lambda settings, changes: {**settings, **changes})
     runs = [run for entry in entries for run in _expand(entry, training, dict(model), delta, merge)]
+    labels = {run.name: run.label() for run in runs}
     seen: set[Run] = set()
-    for run in runs:
+    for run in (runs := [_as_confident(run, labels) for run in runs]):
         if run in seen:
             raise fault(f"{run.name} is listed twice")
         seen.add(run)
     return runs
 
 
+def _as_confident(run: Run, labels: Mapping[str, str]) -> Run:
+    """The run, with the other that its confidence is of as that is labelled beside it."""
+    other = run.confidence_of
+    return run.model_copy(update={"own": run.own | {CONFIDENCE_OF: labels.get(other, other)}}) if other else run
+
+
+def _renamed(base: str, temperature: float, confidence_of: str) -> str:
+    """The name of a run made of another's model."""
+    name = base if temperature == 1 else f"{base}_temperature={number(temperature)}"
+    name += f"_temperature.confidence_of={_part(confidence_of)}" if confidence_of else ""
+    if len(name) > LONGEST_SCALED:
+        raise fault(f"{name[:40]}...: a name of {len(name)} characters is too long for paths; change fewer settings")
+    return name
+
+
 def _expand(entry: Any, training: Mapping[str, Settings], model: dict, delta: float, merge: Any) -> Iterator[Run]:
     if isinstance(entry, WeightsEntry):
-        for temperature in entry.temperature if isinstance(entry.temperature, list) else [entry.temperature]:
+        for asked in entry.temperature if isinstance(entry.temperature, list) else [entry.temperature]:
             base = f"weights={entry.name}"
+            temperature, other = (1.0, asked.confidence_of) if isinstance(asked, Matched) else (asked, "")
             yield Run(
-                name=base if temperature == 1 else f"{base}_temperature={number(temperature)}",
+                name=_renamed(base, temperature, other),
                 base=base,
+                confidence_of=other,
+                own={CONFIDENCE_OF: other} if other else {},
                 algorithm="weights",
                 weights=entry.weights,
                 privacy=entry.privacy,
@@ -331,7 +337,9 @@ def _run(
     if "init" in asked and "init" in entry.model:
         raise fault("init and model.init say the same: leave one out")
     changes = {name: asked.pop(name) for name in ("init",) if name in asked} | entry.model
-    temperature = float(asked.pop("temperature", 1.0))
+    temperature, other = asked.pop("temperature", 1.0), ""
+    if isinstance(temperature, Matched):
+        temperature, other = 1.0, temperature.confidence_of
     settings = {name: value for name, value in asked.items() if _default(defaults, name) != value}
     noisy = "sigma" in settings or "epsilon" in settings
     if entry.algorithm == "dpsgd":
@@ -365,18 +373,21 @@ def _run(
     if len(base) > LONGEST:
         raise fault(f"{base[:40]}...: a name of {len(base)} characters is too long for paths; change fewer settings")
     if temperature != 1:
-        own["temperature"] = temperature
+        own["temperature"] = float(temperature)
+    if other:
+        own[CONFIDENCE_OF] = other
     title = entry.label
     if title and swept:  # else the runs of a grid would share it
         title = ", ".join(filter(None, [title, _setting({k: v for k, v in own.items() if k.split(".")[0] in swept})]))
     return Run(
-        name=base if temperature == 1 else f"{base}_temperature={number(temperature)}",
+        name=_renamed(base, temperature, other),
         base=base,
+        confidence_of=other,
         algorithm=entry.algorithm,
         training=_training(defaults, settings | ({"delta": delta} if "epsilon" in settings else {})),
         model=network,
         own=own,
-        temperature=temperature,
+        temperature=float(temperature),
         title=title,
     )
 

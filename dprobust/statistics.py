@@ -194,16 +194,33 @@ def estimate(sample: Sample, resamples: int = RESAMPLES, seed: int = 0) -> Estim
         (each,) = quantity([_mean(v)[None] for v in values])
         without = quantity([_means_without(v) for v in values])
         together, freedom = _jackknife(without.mean(axis=1))
-        alone = np.mean([_jackknife(column)[0] for column in without.T])
-    else:
-        (each,) = quantity([_medians(v, np.ones((1, n))) for v in values])
-        generator, even, block = np.random.default_rng(seed), np.full(n, 1 / n), max(1, CELLS // n)
-        sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
-        weights = (generator.multinomial(n, even, size).astype(np.float64) for size in sizes)
-        draws = np.concatenate([quantity([_medians(v, w) for v in values]) for w in weights])
-        with np.errstate(invalid="ignore"):
-            together, freedom = float(draws.mean(axis=1).var(ddof=1)), max(n - 1.0, 1.0)
-            alone = draws.var(axis=0, ddof=1).mean()
+        alone = float(np.mean([_jackknife(column)[0] for column in without.T]))
+        return _crossed(each, together, alone, freedom, n, sample.log)
+    (each,) = quantity([_medians(v, np.ones((1, n))) for v in values])
+    generator, even, block = np.random.default_rng(seed), np.full(n, 1 / n), max(1, CELLS // n)
+    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+    weights = (generator.multinomial(n, even, size).astype(np.float64) for size in sizes)
+    draws = np.concatenate([quantity([_medians(v, w) for v in values]) for w in weights])
+    return bootstrapped(each, draws, n, sample.log)
+
+
+def bootstrapped(each: np.ndarray, draws: np.ndarray, images: int, log: bool = False) -> Estimate:
+    """Estimate a quantity that is no function of means or medians.
+
+    Args:
+        each: of each seed, (S,).
+        draws: the same when the images are drawn anew, the same for all seeds, (B, S).
+        images: their number.
+        log: whether both are logarithms, as befits a ratio.
+    """
+    with np.errstate(invalid="ignore"):
+        together, alone = float(draws.mean(axis=1).var(ddof=1)), float(draws.var(axis=0, ddof=1).mean())
+    return _crossed(each, together, alone, max(images - 1.0, 1.0), images, log)
+
+
+def _crossed(each: np.ndarray, together: float, alone: float, freedom: float, images: int, log: bool) -> Estimate:
+    """An estimate from the quantity of each seed (S,), the variance by the images of their mean, and that of one."""
+    seeds = len(each)
     # Seeds and images together, for one seed: what the seeds' variance has at least.
     mixed = max((alone - together) * seeds / (seeds - 1), 0.0) if seeds > 1 else 0.0
     with np.errstate(invalid="ignore"):
@@ -212,18 +229,48 @@ def estimate(sample: Sample, resamples: int = RESAMPLES, seed: int = 0) -> Estim
             of_seeds=float(max(each.var(ddof=1), mixed)) if seeds > 1 else math.nan,
             of_images=max(together - mixed / seeds, 0.0) if not math.isnan(together) else math.nan,
             seeds=seeds,
-            images=n,
+            images=images,
             freedom=freedom,
-            each=tuple(map(float, np.exp(each) if sample.log else each)),
-            log=sample.log,
+            each=tuple(map(float, np.exp(each) if log else each)),
+            log=log,
         )
 
 
-def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+def same(values: np.ndarray) -> np.ndarray:
+    """The quantity of one run: the mean or median itself."""
+    return values
+
+
+def mean_interval(
+    values: np.ndarray, level: float = 0.95, within: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[float, float, float]:
     """The mean of values (S, N), a row a seed, a column an image, and the ends of its interval over both; of one seed
-    over images only, for that training."""
-    found = estimate(Sample((values,), lambda reduced: reduced))
-    return found.value, *found.interval(level)
+    over images only, for that training. The ends stay `within` what the mean can be."""
+    found = estimate(Sample((values,), same))
+    low, high = found.interval(level)
+    return found.value, max(low, within[0]), min(high, within[1])
+
+
+def summary(
+    *values: np.ndarray,
+    reduce: Literal["mean", "median"] = "mean",
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> dict[str, float]:
+    """The mean or median of a run, or the first run's less the second's, for a row of numbers.
+
+    Args:
+        values: of each run (S, N), a row a seed, a column an image, paired in both.
+        reduce: how images become one number.
+        within: ends of what the number of one run can be.
+
+    Returns:
+        mean (over seeds), low and high (95 % interval over seeds and images; of one seed over images only), seeds.
+    """
+    found = estimate(Sample(values, difference if len(values) > 1 else same, reduce))
+    low, high = found.interval()
+    if len(values) == 1:
+        low, high = max(low, within[0]), min(high, within[1])
+    return {"mean": found.value, "low": low, "high": high, "seeds": found.seeds}
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -244,7 +291,8 @@ def _jackknife(without: np.ndarray) -> tuple[float, float]:
     """Variance of a quantity by its values (N,) without each image, and the degrees of freedom of that variance: few
     where few images make it, by the kurtosis."""
     n = len(without)
-    off = without - without.mean()
+    with np.errstate(invalid="ignore"):
+        off = without - without.mean()
     squares = float((off**2).sum())
     if n < 2 or not squares > 0:
         return (math.nan if n < 2 or math.isnan(squares) else 0.0), max(n - 1.0, 1.0)

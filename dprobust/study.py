@@ -13,13 +13,12 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from dprobust import sources
-from dprobust.accounting.adjacency import ADJACENCIES, PHRASES
+from dprobust.agreement import check_confidences, check_coupled, check_stops, named
 from dprobust.claims import Claims
 from dprobust.errors import UserError
 from dprobust.models.settings import settings_class
-from dprobust.recipe import COUPLED
 from dprobust.registry import Registry
-from dprobust.runs import Run, check_coupled, check_stops, expand
+from dprobust.runs import Run, expand
 from dprobust.schema import SECTIONS, ConfigError, one_line, study_class, validated
 from dprobust.settings import Facts, Settings
 
@@ -108,6 +107,9 @@ class Study:
         for name in self.datasets:
             self._ask(f"datasets.{name}: runs", check_coupled, self.runs(name))
             self._ask(f"datasets.{name}: runs", check_stops, self.trained(name))
+            self._ask(f"datasets.{name}: runs", check_confidences, self.models(name))
+        for metric, dataset, run in dict.fromkeys(of for display in self.displays.values() for of in display.measured):
+            self.others(dataset, run.name, metric)
         self._check_names()
 
     def _leave_out(self, config: dict[str, Any], datasets: set[str]) -> None:
@@ -239,7 +241,7 @@ class Study:
     def _trained(self) -> dict[str, dict[str, Run]]:
         return {
             dataset: {
-                run.base: run.model_copy(update={"name": run.base, "temperature": 1.0})
+                run.base: run.model_copy(update={"name": run.base, "temperature": 1.0, "confidence_of": ""})
                 for run in self.runs(dataset)
                 if run.training
             }
@@ -250,9 +252,24 @@ class Study:
         """The runs that are trained, by name: each once, without temperature."""
         return self._trained[dataset]
 
+    def models(self, dataset: str) -> dict[str, Run]:
+        """The runs that are shown or trained, by name."""
+        return self._trained[dataset] | self._by_dataset[dataset]
+
+    def others(self, dataset: str, run: str, metric: str) -> list[Run]:
+        """The runs whose models a metric asks for to measure one."""
+        models, asks = self.models(dataset), getattr(self.registry.metric(metric), "others", None)
+        if not asks:
+            return []
+        settings = getattr(self.datasets[dataset].metrics, metric)
+        names = asks(settings, models[run].base, sorted(name for name in models if not models[name].scaled))
+        for name in names:
+            self._ask(f"datasets.{dataset}.metrics.{metric}", named, f"run {name}", name, models)
+        return [models[name] for name in names]
+
     def run(self, dataset: str, name: str) -> Run:
         """A run by its name, shown or trained."""
-        return self._by_dataset[dataset].get(name) or self._trained[dataset][name]
+        return self.models(dataset)[name]
 
     def seeds_of(self, run: Run) -> list[int]:
         """Given weights are one network: they have the first seed only."""
@@ -307,31 +324,6 @@ class Study:
         """Number of test images that a metric measures; None if only the data tell."""
         limits = (getattr(self.datasets[dataset].metrics, metric).images, self.facts_of(dataset).test)
         return min((limit for limit in limits if limit), default=None)
-
-    def facts(self) -> list[tuple[str, str]]:
-        """What a reader of the study's report should know first, as (name, text)."""
-        facts = [("study", self.name), ("seeds", ", ".join(map(str, self.seeds)))]
-        for name, entry in self.datasets.items():
-            known, model = self.facts_of(name), entry.model
-            sizes = [f"{known.train or 'all'} training", f"{known.test or 'all'} test images"]
-            trained = len(self.trained(name))
-            facts.append((name, f"{', '.join(sizes)} of {self.source(name)}; {trained} trainings a seed"))
-            layers = [f"{key} {'-'.join(map(str, value))}" for key, value in model if isinstance(value, list)]
-            inputs = "normalised inputs" if model.normalize else "inputs in [0, 1]"
-            facts.append(("network", ", ".join([model.name, *layers, inputs])))
-            if entry.pretraining:
-                told = f"convolutions, on {entry.pretraining.dataset} (public), frozen"
-                facts.append(("pre-training", f"{told}: {_recipe(entry.pretraining.training)}"))
-            facts += [(algorithm, _recipe(training)) for algorithm, training in entry.training if trained]
-            trainings = [run.training for run in self.trained(name).values() if run.training]
-            if samplers := dict.fromkeys(training.sampling for training in trainings if training.private):
-                told = "; ".join(f"{sampler}: for {PHRASES[ADJACENCIES[sampler][0]]}" for sampler in samplers)
-                facts.append(("epsilon in legends", told))
-            if groups := dict.fromkeys(training.coupled for training in trainings if training.coupled):
-                facts.append((f"coupled ({', '.join(groups)})", COUPLED))
-            if unofficial := self.unofficial(name):
-                facts.append(("unofficial data", f"{', '.join(unofficial)}, by the SHA-256 in the config"))
-        return facts
 
     # -- checks -------------------------------------------------------------------------------------------------------
 
@@ -428,12 +420,6 @@ class Study:
 
 def _measured(display: Display) -> tuple[tuple[str, str, Run], ...]:
     return tuple((metric, dataset, run) for metric in display.asks("metrics") for dataset, run in display.runs)
-
-
-def _recipe(training: Any) -> str:
-    text = f"epochs {training.epochs}, batch {training.batch_size} ({training.sampling}), lr {training.lr:g}"
-    text += f", momentum {training.momentum:g}" if training.momentum else ""
-    return text + (f", {' and '.join(training.augment)}" if training.augment else "")
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -93,8 +93,8 @@ def short(runs: Sequence[Run]) -> dict[Run, str]:
 
 
 def over_seeds(records: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean, smallest and largest value over seeds, and their number, for each combination of the columns `by`."""
-    table = records.groupby(by, sort=False)["value"].agg(["mean", "min", "max", "count"])
+    """Mean over seeds of values that are exact, and the number of seeds, for each combination of the columns `by`."""
+    table = records.groupby(by, sort=False)["value"].agg(["mean", "count"])
     return table.rename(columns={"count": "seeds"}).reset_index()
 
 

@@ -22,7 +22,7 @@ def report(
         output: the page.
     """
     items = [
-        (item["kind"], item["name"], item["title"], caption, item["told"], map(Path, item["files"]))
+        (item["kind"], item["name"], item["title"], caption, item["told"], map(Path, item["files"]), item["explains"])
         for item, caption in zip(spec["items"], captions, strict=True)
     ]
     facts = [*map(tuple, spec["facts"]), ("code", records.commit() or "not under version control")]

@@ -18,12 +18,13 @@ def show(spec: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]], outputs:
     Args:
         spec: `dprobust.plan.Plan.show`.
         inputs: `records`, `arrays`, `privacy`, `trained`, `pretrained`: files, those of the records in the order of the
-            specification; `paper`, the file with stated values; `needs_NAME`, what else the display needs.
+            specification; `flags_METRIC`, records that cast doubt on runs; `paper`, the file with stated values;
+            `needs_NAME`, what else the display needs.
         outputs: suffix -> file.
     """
     settings = load(f"{spec['package']}.display").Display(**spec["settings"])
-    result = load(f"{spec['package']}.show").show(given(spec, inputs), settings)
-    first, second = result
+    told = given(spec, inputs)
+    first, second = load(f"{spec['package']}.show").show(told, settings)
     if spec["kind"] == "figure":
         from dprobust import style
 
@@ -33,7 +34,7 @@ def show(spec: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]], outputs:
         from dprobust import rendering
 
         records.write_table(outputs["csv"], first)
-        rendering.write(second, outputs["html"], outputs["tex"], settings.title, spec["note"])
+        rendering.write(second, outputs["html"], outputs["tex"], settings.title, told.footnote)
     elif spec["kind"] == "page":
         records.write_text(outputs["html"], first)
         records.write_table(outputs["csv"], second)
@@ -58,6 +59,11 @@ def given(spec: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> Give
         scaled = [privacy[privacy["run"] == r.base].assign(run=r.name) for r in runs if r.training and r.base != r.name]
         privacy = pd.concat([privacy, *scaled], ignore_index=True)
     paper = inputs.get("paper")
+    flags = {}
+    for metric, doubt in spec.get("flags", {}).items():
+        settings = load(f"{doubt['package']}.settings").Metric(**doubt["settings"])
+        by, found = load(f"{doubt['package']}.flags").flags(records.read(inputs[f"flags_{metric}"]), settings)
+        flags[by] = found
     return Given(
         runs=runs,
         datasets=tuple(spec["datasets"]),
@@ -68,5 +74,6 @@ def given(spec: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]]) -> Give
         pretrained=tuple(records.read_json(path) for path in inputs["pretrained"]),
         paper=pd.read_csv(paper[0]) if paper else None,
         files={name.removeprefix("needs_"): paths[0] for name, paths in inputs.items() if name.startswith("needs_")},
+        flags=flags,
         note=spec["note"],
     )

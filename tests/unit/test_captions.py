@@ -13,9 +13,19 @@ from snakemake.utils import update_config
 
 from dprobust import reporting
 from dprobust.plan import Plan
+from dprobust.showing import intervals
 from dprobust.study import Study
 
 METRICS = ("fgsm", "pgd_iterations", "cross_sections", "distances", "curvature", "audit", "membership", "certificates")
+NO_INTERVALS = {
+    "contact_sheet": "images, no numbers",
+    "cross_sections": "each plane is of one image and one trained network",
+    "fig1": "each plane is of one image and one trained network",
+    "attack_check": "there are no intervals",
+    "audit": "each seed is an audit of its own",
+    "privacy": "it has no interval",
+}
+"""Captions of what shows no mean over seeds and images -> what says so."""
 CAPTIONS = [
     *(ROOT / "dprobust" / "metrics" / metric / "caption.rst" for metric in METRICS),
     ROOT / "dprobust" / "displays" / "contact_sheet" / "caption.rst",
@@ -35,6 +45,7 @@ TOLD = {
         "ceilings": True,
     },
     "seeds": 5,
+    "intervals": intervals(5),
     "images": dict.fromkeys(METRICS, 321),
     "measured": {
         "fgsm": {"losses": ["ce", "margin"]},
@@ -59,13 +70,10 @@ def rendered(path: Path, **changes) -> str:
 @pytest.mark.parametrize("path", CAPTIONS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_caption(path):
     text = rendered(path)
-    assert len(text) > 200 and rendered(path, pretraining=None, seeds=1)
+    assert len(text) > 200 and rendered(path, pretraining=None, seeds=1, intervals=intervals(1))
     figure = path.stem if path.stem != "caption" else path.parent.name
     if figure not in ("contact_sheet", "audit"):
         assert "321 mnist test images" in text and "random" in text and "the same in every figure" in text
-    if figure not in ("contact_sheet", "cross_sections", "fig1", "curvature"):
-        intervals = "95 % intervals over seeds and images together (both are drawn)"
-        assert intervals in text or "from the smallest to the largest value over seeds" in text
     if figure in ("fgsm", "fig2", "fig3a", "fig3b", "fig3c", "fig7", "fig6_fgsm"):
         assert "round-off" in text and "ce_stable" in text and "ce, margin" in text  # the worst case is over these
         assert "single-step attacks only" in text
@@ -75,6 +83,28 @@ def test_caption(path):
     paragraphs = [part.splitlines() for part in path.read_text(encoding="utf-8").split("\n\n")]
     lines = [line for lines in paragraphs for line in lines[:-1] if not line.startswith("{% set")]
     assert min(map(len, lines)) > 60 and max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("preset", [None, "why", "my-models", "audit"], ids=str)
+def test_every_display_says_what_its_intervals_are(preset):
+    """In words of its caption, with several seeds and with one, which covers no others."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    if preset:
+        update_config(config, yaml.safe_load((ROOT / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")))
+    for seeds in ([0], [0, 1]):
+        study = Study(config | {"seeds": seeds})
+        plan = Plan(study, ROOT / "workflow" / "scripts")
+        for display in study.displays.values():
+            path = plan.caption(display)
+            words = " ".join(re.sub(r"<[^>]+>", "", reporting.caption_html(path, plan.told(display))).split())
+            reason = NO_INTERVALS.get(display.settings.shows)
+            if reason:
+                assert reason in words or reason == NO_INTERVALS["contact_sheet"], display.name
+            else:
+                assert intervals(len(seeds)) in words, display.name
+            assert "smallest to the largest" not in words or display.settings.shows == "audit", display.name
+            assert "±" not in words and "standard deviation over" not in words, display.name
+    assert "other trainings are not covered" in intervals(1) and "95 %" in intervals(1) and "95 %" in intervals(2)
 
 
 def test_what_the_paper_states_is_said_only_of_what_it_states():

@@ -23,7 +23,8 @@ from dprobust.metrics.ladder.display import Display
 from dprobust.metrics.ladder.measure import measure
 from dprobust.metrics.ladder.show import NAMES, show
 from dprobust.seeds import derive
-from dprobust.showing import Given
+from dprobust.showing import Given, intervals
+from dprobust.statistics import mean_interval
 
 DP, OTHER = "dpsgd_sigma=1.3_clip=1.0", "dpsgd_sigma=2.0_clip=1.0"
 SGD_DP = ["sgd", {"sigma": 1.3, "clip": 1.0}]
@@ -157,60 +158,77 @@ def test_two_classes_and_two_pixels():
 LEFT = {"sgd": {"clean": 98.0, "pgd": 9.0, "square": 4.0}, DP: {"clean": 94.0, "pgd": 8.0, "square": 6.0}}
 
 
-def records(seeds=(0, 1), alone=True):
-    made = []
+def records(seeds=(0, 1), alone=True, shifts=(0,)):
+    """Of 100 images the first so many are left; of 40 of those broken in the end PGD breaks 36 by itself, Square 10.
+
+    Args:
+        shifts: for each eps, images more that SGD loses.
+    """
+    made = {}
     for run, left in LEFT.items():
         for seed in seeds:
-            for rung, value in left.items():
-                same = {"run": run, "seed": seed, "norm": "linf", "eps": 0.2, "rung": rung}
-                step = 0.02 * seed if run == "sgd" else 0.0
-                made.append(same | {"metric": "accuracy", "n": 100, "value": value / 100 - step})
-                if alone and rung != "clean":
-                    made.append(same | {"metric": "alone", "n": 50, "value": 0.9 if rung == "pgd" else 0.25})
-    return pd.DataFrame(made)
+            broken = []
+            for shift in shifts:
+                clean, pgd, square = (round(v) - ((2 * seed + shift) if run == "sgd" else 0) for v in left.values())
+                place = np.arange(100)
+                broken.append(np.select([place < square, place < pgd, place < clean], [-1, 2, 1], 0))
+            by_itself = np.array([[place >= 90] + [place % 10 != 0, place % 4 == 0]] * len(shifts))[..., 45:85]
+            made["ladder", "mnist", run, seed] = {
+                "rung": np.array([*left]),
+                "norm": np.array(["linf"]),
+                "eps": np.array([0.2, 0.1][: len(shifts)][::-1]),
+                "broken_by": np.array(broken).astype(np.int8),
+                "index": 3 * place,
+            } | ({"alone_index": 3 * place[45:85], "alone": by_itself} if alone else {})
+    return made
 
 
-def shown(frame, entries=SGD_DP, **settings):
-    return show(
-        Given(runs=runs(*entries), records={"ladder": frame}), Display(shows="ladder", runs=entries, **settings)
-    )
+def shown(arrays, entries=SGD_DP, **settings):
+    return show(Given(runs=runs(*entries), arrays=arrays), Display(shows="ladder", runs=entries, **settings))
 
 
 def test_numbers_and_where_the_order_turns():
     data, _ = shown(records())
     rows = data.set_index(["rung", "run"])
     assert len(data) == 3 * 3 and set(data["eps"]) == {0.2} and set(data["seeds"]) == {2}
-    assert tuple(rows.loc[("pgd", "sgd"), ["mean", "min", "max"]]) == pytest.approx((8, 7, 9))
+    left = 100.0 * np.array([np.arange(100) < left for left in (9, 7)])
+    known = mean_interval(left, within=(0, 100))
+    assert tuple(rows.loc[("pgd", "sgd"), ["mean", "low", "high"]]) == pytest.approx(known)
+    assert known[0] == pytest.approx(8) and rows.loc[("square", "sgd"), "low"] == 0  # an accuracy is not below 0
     gaps = rows.xs(f"sgd - {DP}", level="run")
     # Seed by seed: 98 and 96 less 94, 9 and 7 less 8, 4 and 2 less 6.
-    assert gaps["mean"].tolist() == pytest.approx([3, 0, -3]) and gaps["std"].tolist() == pytest.approx([2**0.5] * 3)
+    assert gaps["mean"].tolist() == pytest.approx([3, 0, -3])
+    ends = mean_interval(left - 100.0 * (np.arange(100) < 8))
+    assert tuple(gaps.loc["pgd", ["mean", "low", "high"]]) == pytest.approx(ends)
     assert gaps["turned"].tolist() == [False, False, True]
     assert not rows["turned"].drop(f"sgd - {DP}", level="run").any()
-    assert rows.loc[("pgd", DP), "alone"] == 90 and np.isnan(rows.loc[("clean", DP), "alone"])
+    assert rows.loc[("pgd", DP), "alone"] == pytest.approx(90) and np.isnan(rows.loc[("clean", DP), "alone"])
 
 
 def test_the_table_to_read():
     _, table = shown(records())
     assert list(table.columns.get_level_values(0).unique()) == ["", "SGD", "DP-SGD σ = 1.3, C = 1", "difference"]
     assert list(table["", "after"]) == ["no attack", "PGD, cross-entropy", "Square Attack"]
-    assert list(table["SGD", "alone"]) == ["", "90", "25"] and "alone" not in table["difference"]
-    assert list(table["difference", "left"]) == ["3.00 ± 1.41", "0.00 ± 1.41", "−3.00 ± 1.41 (turned)"]
+    assert [text.split(" ")[0] for text in table["SGD", "alone [95 %]"]] == ["", "90", "25"]
+    assert list(table["difference"]) == ["left [95 %]"]
+    texts = list(table["difference", "left [95 %]"])
+    assert [text.split(" ")[0] for text in texts] == ["3.00", "0.00", "−3.00"]
+    assert [text.endswith("] (turned)") for text in texts] == [False, False, True]
     html, latex = rendering.html(table), rendering.latex(table, "Caption", "tab:x")
     assert "nan" not in html.lower() + latex.lower() and latex.isascii()
     for _, without in (shown(records(), alone=False), shown(records(alone=False))):
-        assert "alone" not in without.columns.get_level_values(1)
+        assert not any("alone" in head for head in without.columns.get_level_values(1))
 
 
 def test_one_seed_and_one_run():
-    frame = records((0,))
-    data, table = shown(frame[frame["run"] == "sgd"], ["sgd"])
-    assert list(table["SGD", "left"]) == ["98.00", "9.00", "4.00"] and not data["turned"].any()
+    data, table = shown(records((0,)), ["sgd"])
+    (head,) = (head for head in table["SGD"] if head.startswith("left"))
+    assert head == "left [95 %, images only]" and not data["turned"].any()
+    assert [text.split(" ")[0] for text in table["SGD", head]] == ["98.00", "9.00", "4.00"]
 
 
 def test_several_eps_each_begin_without_attack():
-    one, other = records(), records().assign(eps=0.1)
-    other.loc[other["run"] == "sgd", "value"] -= 0.1  # DP-SGD is ahead from the start
-    data, table = shown(pd.concat([other, one]))
+    data, table = shown(records(shifts=(4, 0)))  # at eps 0.1 DP-SGD is ahead from the start
     gaps = data[data["run"] == f"sgd - {DP}"].set_index(["eps", "rung"])["turned"]
     assert not gaps[0.1].any() and gaps[0.2].tolist() == [False, False, True]
     assert list(table["", "eps"]) == ["0.1"] * 3 + ["0.2"] * 3
@@ -227,6 +245,7 @@ def test_caption(alone, seeds, budget):
         "images": {"ladder": 321},
         "dataset": "mnist",
         "seeds": seeds,
+        "intervals": intervals(seeds),
         "trained": "epochs: 50 (SGD), 40 (DP-SGD)",
     }
     template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(path.read_text(encoding="utf-8"))
@@ -237,5 +256,9 @@ def test_caption(alone, seeds, budget):
     assert f"{BUDGETS[budget].square_queries} random changes" in text and ("brings to 0.1" in text) == (
         budget == "fast"
     )
-    assert "upper bound" in text and ("alone:" in text) == alone and ("standard deviation" in text) == (seeds > 1)
+    assert (
+        "upper bound" in text
+        and ("alone:" in text) == alone
+        and ("other trainings are not covered" in text) == (seeds == 1)
+    )
     assert max(len(line) for line in path.read_text(encoding="utf-8").splitlines()) <= 120

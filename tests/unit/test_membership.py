@@ -19,7 +19,7 @@ from dprobust.membership import auc, ceilings, true_positives, true_positives_in
 from dprobust.metrics.membership import measure as metric
 from dprobust.metrics.membership.display import Display
 from dprobust.metrics.membership.settings import Metric
-from dprobust.metrics.membership.show import show
+from dprobust.metrics.membership.show import _roc, show
 from dprobust.models import networks
 from dprobust.recipe import Stop, Training
 from dprobust.showing import Given
@@ -295,12 +295,34 @@ def test_the_figure_shows_the_rocs_of_the_records_and_the_ceilings():
         if run == "sgd"
     ]
     assert roc["mean"].iloc[[-1, 0]].tolist() == pytest.approx(np.mean(by_seed, axis=0).tolist())
+    assert (roc["low"] <= roc["mean"]).all() and (roc["high"] >= roc["mean"]).all() and roc["high"].max() <= 1
+    assert of.data[of.data["curve"] == "added"]["low"].isna().all()  # a ceiling is proved
     assert set(of.data[of.data["run"] == "sgd"]["curve"]) == {"roc", "auc"}
     added = of.data[of.data["curve"] == "added"]
     assert added["fpr"].tolist() == [0.01, 0.1, 0.5, 0.9]  # from the least one shown
     (legend,) = of.figure.legends
     text = " ".join(text.get_text().replace("\n", " ") for text in legend.get_texts())
     assert "ε = 1.89" in text and "area 0.7" in text and "replaced by another" in text
+
+
+@pytest.mark.slow
+def test_intervals_of_the_roc_hold_what_is_true_with_five_seeds():
+    """Normal scores, whose ROC is known; seeds differ in how far the members are from the others."""
+    fpr, held, trials = np.array([0.02, 0.2]), np.zeros(3), 100
+    shifts = 0.8 + 0.15 * stats.norm.ppf((np.arange(4000) + 0.5) / 4000)
+    truth = [stats.norm.sf(stats.norm.isf(x) - shifts).mean() for x in fpr]
+    truth.append(stats.norm.cdf(shifts / math.sqrt(2)).mean())
+    for trial in range(trials):
+        random = np.random.default_rng(trial)
+        images = random.normal(size=(2, 400)) * math.sqrt(0.8)  # the same ones for all seeds
+        both = [images + random.normal(size=(2, 400)) * math.sqrt(0.2) for _ in range(5)]
+        found = [
+            (members + shift, others)
+            for (members, others), shift in zip(both, random.normal(0.8, 0.15, 5), strict=True)
+        ]
+        rows = list(_roc({}, found, fpr, "roc", "auc"))
+        held += [row["low"] <= true <= row["high"] for row, true in zip(rows, truth, strict=True)]
+    assert (held / trials > 0.93 - 2 * math.sqrt(0.95 * 0.05 / trials)).all(), held / trials
 
 
 def test_the_figure_shows_mislabelled_images():

@@ -26,6 +26,7 @@ from dprobust.recipe import Dpsgd, Sgd
 from dprobust.runs import Entry, expand
 from dprobust.settings import Facts
 from dprobust.showing import Given
+from dprobust.statistics import mean_interval
 from dprobust.study import Study
 
 LAB = ROOT / "examples" / "my-lab"
@@ -97,15 +98,17 @@ def test_angles_that_cannot_be(angles):
 def given():
     entries = TypeAdapter(list[Entry]).validate_python(["sgd", {"sigma": 1.0, "clip": 1.0}])
     runs = tuple(expand(entries, {"sgd": Sgd(), "dpsgd": Dpsgd()}, {"name": "tiny"}, 1e-4))
-    rows = [
-        {"dataset": "digits", "run": run.name, "seed": seed, "metric": metric, "angle": angle, "n": 10, "value": value}
-        for i, run in enumerate(runs)
-        for seed in (0, 1)
-        for angle in (-20.0, 0.0)
-        for metric, value in (("accuracy", 0.5 + 0.2 * i + 0.1 * seed + 0.001 * angle), ("other", 9.0))
-    ]
+    arrays = {}
+    for i, run in enumerate(runs):
+        for seed in (0, 1):
+            right = np.arange(100) < np.array([[48], [50]]) + 20 * i + 10 * seed
+            arrays["rotation", "digits", run.name, seed] = {
+                "angle": np.array([-20.0, 0.0]),
+                "predicted": right.astype(np.uint8),
+                "label": np.ones(100, np.uint8),
+            }
     privacy = pd.DataFrame({"run": [runs[1].name], "delta": [1e-4], "epsilon": [4.56]})
-    return Given(runs=runs, records={"rotation": pd.DataFrame(rows)}, privacy=privacy, note="an example")
+    return Given(runs=runs, arrays=arrays, privacy=privacy, note="an example")
 
 
 def display(**more):
@@ -114,12 +117,16 @@ def display(**more):
 
 def test_the_figure_shows_its_numbers(given):
     figure, numbers = show(given, display())
+    known = [
+        mean_interval(np.array([np.arange(100) < n + 10 * seed for seed in (0, 1)], float), within=(0, 1))
+        for n in (48, 50, 68, 70)
+    ]
     assert numbers.to_dict("list") == {
         "run": ["sgd"] * 2 + [given.runs[1].name] * 2,
         "angle": [-20.0, 0.0] * 2,
         "mean": pytest.approx([0.53, 0.55, 0.73, 0.75]),
-        "min": pytest.approx([0.48, 0.5, 0.68, 0.7]),
-        "max": pytest.approx([0.58, 0.6, 0.78, 0.8]),
+        "low": pytest.approx([low for _, low, _ in known]),
+        "high": pytest.approx([high for *_, high in known]),
         "seeds": [2] * 4,
     }
     (axes,) = figure.axes
@@ -131,13 +138,13 @@ def test_the_figure_shows_its_numbers(given):
 
 def test_reference_values_are_marked(given):
     paper = pd.DataFrame({"angle": [0], "accuracy": [0.9]})
-    told = Given(runs=given.runs, records=given.records, privacy=given.privacy, paper=paper)
+    told = Given(runs=given.runs, arrays=given.arrays, privacy=given.privacy, paper=paper)
     figure, numbers = show(told, display(paper="a.csv", reference="of a friend"))
     line = figure.axes[0].lines[-1]
     assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([0], [0.9])
     assert figure.legends[0].get_texts()[-1].get_text() == "of a friend"
     assert len(numbers) == 4
-    wrong = Given(runs=given.runs, records=given.records, paper=paper.drop(columns="angle"))
+    wrong = Given(runs=given.runs, arrays=given.arrays, paper=paper.drop(columns="angle"))
     with pytest.raises(UserError, match="^a.csv: no column angle"):
         show(wrong, display(paper="a.csv"))
 

@@ -13,6 +13,7 @@ import json, sys
 from pathlib import Path
 import yaml
 from snakemake.utils import update_config
+from dprobust import shown
 from dprobust.plan import Plan, key
 from dprobust.study import Study
 
@@ -26,7 +27,7 @@ for dataset in study.datasets:
         keys[f"account/{dataset}/{run}"] = key(plan.account(dataset, run))
 for display in study.displays.values():
     keys[f"show/{display.name}"] = key(plan.show(display.name))
-    for metric, dataset, run, seed in plan._records(display):
+    for metric, dataset, run, seed in shown.records(study, display):
         keys[f"measure/{metric}/{dataset}/{run.name}"] = key(plan.measure(dataset, run.name, metric))
 keys["report"] = key(plan.report(Path("workflow/report/report.html.jinja")))
 print(json.dumps(keys))

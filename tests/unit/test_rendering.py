@@ -1,5 +1,6 @@
 """Tables as HTML and LaTeX."""
 
+import math
 import re
 import shutil
 import subprocess
@@ -62,7 +63,9 @@ def test_headings_are_unique_and_as_short_as_they_can_be():
     assert len(set(rendering.headings(close, short=True).values())) == 2
 
 
-def test_a_difference_goes_by_seed_where_it_can():
-    first, other = pd.Series([5.0, 7.0], index=[0, 1]), pd.Series([1.0, 2.0], index=[1, 0])
-    assert list(rendering.less(first, other)) == [3.0, 6.0]
-    assert list(rendering.less(first, other[:1])) == [5.0]
+def test_intervals_as_text():
+    assert rendering.interval(84.123, 83.006, 85.2) == "84.12 [83.01, 85.20]"
+    assert rendering.interval(-3.0, -4.04, 0.26, 1, "+") == "−3.0 [−4.0, +0.3]"
+    assert rendering.interval(-0.001, -1.0, 1.0) == "0.00 [−1.00, 1.00]"  # what is rounded to 0 has no sign
+    assert rendering.interval(52.0, math.nan, math.nan) == "52.00" and rendering.interval(math.nan, 0.0, 1.0) == ""
+    assert rendering.covers(2) == "95 %" and rendering.covers(1) == "95 %, images only"

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from browser import shown
 from helpers import ROOT
+from snakemake.utils import update_config
 
 from dprobust import reporting
 from dprobust.errors import UserError
+from dprobust.plan import Plan
+from dprobust.study import Study
 
 TEMPLATE = ROOT / "workflow/report/report.html.jinja"
 PNG = base64.b64decode(
@@ -91,6 +95,26 @@ def test_kinds_are_grouped_and_linked(items):
     ]
     assert page.links == ["#fig2", "#table1", "#own"] and page.ids == ["fig2", "table1", "own"]
     assert Page(made(items[:1])).headings == ["Figures", "fig2 · Title & fig2"]
+
+
+def test_what_explains_stands_after_the_verdicts(items, tmp_path):
+    (tmp_path / "claims.json").write_text("{}")
+    (tmp_path / "claims.html").write_text("<p>judged</p>")
+    verdicts = ("claims", "claims", "T", *items[1][3:5], [tmp_path / "claims.html", tmp_path / "claims.json"])
+    table, page = ("table", "why_shares", *items[1][2:], True), items[2]
+    found = Page(made([items[0], page, table, verdicts])).headings[::2]
+    assert found == ["Verdicts", "Why", "Figures", "Pages"]
+    config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    update_config(config, yaml.safe_load((ROOT / "presets" / "why.yaml").read_text(encoding="utf-8")))
+    plan = Plan(Study(config), ROOT / "workflow" / "scripts")
+    told = {item["name"]: item["explains"] for item in plan.report(TEMPLATE)["items"]}
+    assert {name for name, explains in told.items() if explains} == {
+        "why",
+        "why_shares",
+        "families_clip",
+        "families_lr",
+    }
+    assert told["privacy"] is False
 
 
 def test_captions_stand_above_the_numbers(items):

@@ -34,6 +34,7 @@ def labels(*entries, **more):
 
 # -- names ------------------------------------------------------------------------------------------------------------
 
+PRIVATE = "dpsgd_sigma=1.3_clip=1.0"
 NAMES = [
     ("sgd", "sgd"),
     ({"algorithm": "sgd"}, "sgd"),
@@ -82,6 +83,18 @@ NAMES = [
     ),
     ({"algorithm": "sgd", "model": {"path": "../a b/{c}"}}, "sgd_model.path=..-a-b--c-"),
     ({"algorithm": "sgd", "temperature": 1}, "sgd"),
+    (
+        {"sigma": 1.3, "clip": 1.0, "temperature": {"confidence_of": "sgd"}},
+        "dpsgd_sigma=1.3_clip=1.0_temperature.confidence_of=sgd",
+    ),
+    (
+        {"algorithm": "sgd", "temperature": {"confidence_of": "dpsgd_sigma=1.3_clip=1.0"}},
+        "sgd_temperature.confidence_of=dpsgd_sigma-1.3_clip-1.0",
+    ),
+    (
+        {"weights": "theirs.pt", "name": "resnet18", "temperature": {"confidence_of": "sgd"}},
+        "weights=resnet18_temperature.confidence_of=sgd",
+    ),
     ({"weights": "theirs.pt", "name": "resnet18"}, "weights=resnet18"),
     ({"weights": "theirs.pt", "name": "resnet18", "temperature": 0.5}, "weights=resnet18_temperature=0.5"),
 ]
@@ -179,6 +192,23 @@ def test_a_temperature_is_made_of_anothers_model():
     assert (plain.name, plain.base, plain.temperature) == ("sgd_lr=0.1", "sgd_lr=0.1", 1.0)
     assert (hot.name, hot.base, hot.temperature) == ("sgd_lr=0.1_temperature=4.0", "sgd_lr=0.1", 4.0)
     assert hot.training == plain.training and hot.own == {"lr": 0.1, "temperature": 4.0}
+
+
+def test_a_temperature_for_anothers_confidence_is_made_of_ones_own_model():
+    private, matched = runs(
+        {"sigma": 1.3, "clip": 1.0}, {"algorithm": "sgd", "temperature": {"confidence_of": PRIVATE}}
+    )
+    assert (private.name, private.scaled) == (PRIVATE, False)
+    assert (matched.base, matched.confidence_of, matched.temperature) == ("sgd", PRIVATE, 1.0) and matched.scaled
+    assert matched.label() == "SGD, as confident as DP-SGD σ = 1.3, C = 1"  # the other's label beside it
+    alone, given = runs(
+        {"algorithm": "sgd", "temperature": {"confidence_of": "other"}},
+        {"weights": "w.pt", "name": "w", "temperature": {"confidence_of": "other"}},
+    )
+    assert alone.setting == "as confident as other" and given.label() == "w, as confident as other"
+    assert Run(**matched.plain()) == matched and Run(**matched.brief()).confidence_of == PRIVATE
+    with pytest.raises(PydanticCustomError, match=r"a name of \d+ characters is too long for paths"):
+        run({"algorithm": "sgd", "temperature": {"confidence_of": "x" * 220}})
 
 
 def test_given_weights():
@@ -447,7 +477,7 @@ def test_entries_are_the_same_in_another_process():
 def test_coupled_runs_draw_alike():
     from makers import runs
 
-    from dprobust.runs import check_coupled
+    from dprobust.agreement import check_coupled
 
     private = {"sigma": 1.3, "clip": 1.0, "coupled": "why"}
     check_coupled(runs({"algorithm": "sgd", "sampling": "poisson", "coupled": "why"}, private))

@@ -10,7 +10,7 @@ from dprobust import style
 from dprobust.metrics.curvature.display import Display, check
 from dprobust.metrics.curvature.show import _digits, show
 from dprobust.showing import Given
-from dprobust.statistics import Sample, estimate, ratio
+from dprobust.statistics import Sample, estimate, ratio, same
 
 DP_ENTRY = {"sigma": 1.3, "clip": 1.0}
 BOTH = ["sgd", DP_ENTRY]
@@ -22,8 +22,27 @@ IMAGES, RANKS, RANK, H = 11, 6, 4, (3.0, 0.1)
 
 def draw(records, entries=BOTH, note="", **settings):
     privacy = pd.DataFrame({"run": [DP.name], "delta": [1e-6], "epsilon": [1.89]})
-    given = Given(runs=runs(*entries), records={"curvature": records}, privacy=privacy, note=note)
+    given = Given(runs=runs(*entries), arrays=arrays(records), privacy=privacy, note=note)
     return show(given, Display(shows="curvature", runs=entries, **{"title": "T", "paper_ratio": 100} | settings))
+
+
+def arrays(records):
+    """The arrays of rows, one an image, run, seed and quantity."""
+    kept = {}
+    for (run, seed), of in records.groupby(["run", "seed"], sort=False):
+
+        def table(metric, column, of=of):
+            return of[of["metric"] == metric].pivot(index=column, columns="index", values="value")
+
+        free = of[of["metric"] == "confidence_free"].sort_values("index")["value"].to_numpy()
+        differences = table("finite_difference", "h").loc[list(H)]
+        kept["curvature", "mnist", run, seed] = {
+            "eigenvalues": table("eigenvalue", "rank").to_numpy(),
+            "confidence_free": free,
+            "finite_difference": differences.to_numpy(),
+            "h": np.array(H),
+        }
+    return kept
 
 
 def record(factor=10.0, rank=RANK):
@@ -49,6 +68,9 @@ def test_numbers():
     assert len(data) == 2 * (RANKS + 1 + len(H)) and set(data["n"]) == {IMAGES}
     first = data[(data["run"] == DP.name) & (data["rank"] == 1)].iloc[0]
     assert first[["mean", "median", "p10", "p90"]].tolist() == pytest.approx([6, 6, 2, 10])
+    for name in ("mean", "median"):
+        found = estimate(Sample((np.arange(1.0, 12)[None],), same, name, log=True))
+        assert first[[f"{name}_low", f"{name}_high"]].tolist() == pytest.approx(found.interval())
     assert first["ratio_of_means"] == pytest.approx(10) and first["paper_ratio"] == 100
     free = data[(data["run"] == DP.name) & (data["metric"] == "confidence_free")].iloc[0]
     assert free["ratio_of_medians"] == 1
@@ -93,10 +115,12 @@ def test_finite_differences_in_order_of_h():
     assert axes.texts[0].get_text() == "median × 10 [10, 10] (h 0.1),\n× 10 [10, 10] (h 3)"
 
 
-def test_seeds_are_pooled():
+def test_of_several_seeds_the_means_are_geometric_and_the_quantiles_pooled():
     one, two = record(), record().assign(seed=1, value=lambda table: 3 * table["value"])
     _, data = draw(pd.concat([one, two]))
-    assert set(data["n"]) == {2 * IMAGES} and data["mean"].iloc[0] == pytest.approx(1.2)
+    assert set(data["n"]) == {2 * IMAGES} and set(data["seeds"]) == {2}
+    first, both = data.iloc[0], np.concatenate([np.arange(1.0, 12), 3 * np.arange(1.0, 12)]) / 10
+    assert first["mean"] == pytest.approx((0.6 * 1.8) ** 0.5) and first["p90"] == pytest.approx(np.quantile(both, 0.9))
 
 
 def test_one_model_and_a_sweep():
@@ -147,7 +171,8 @@ def test_many_models_have_short_names_and_no_bands():
     figure, _ = draw(many, entries)
     names = [text.get_text() for text in figure.axes[1].get_xticklabels()]
     assert len(names) == 7 and names[:3] == ["SGD", "σ = 0.7, C = 1", "σ = 0.7, C = 3"]
-    assert not figure.axes[0].collections and "10 to 90 %" not in [t.get_text() for t in figure.legends[0].get_texts()]
+    told = " ".join(text.get_text() for text in figure.legends[0].get_texts())
+    assert not figure.axes[0].collections and "10 and 90 %" not in told and "of both" not in told
 
 
 def test_a_stated_ratio_needs_two_runs():

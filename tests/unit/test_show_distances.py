@@ -10,6 +10,7 @@ from dprobust import style
 from dprobust.metrics.distances.display import Display, check
 from dprobust.metrics.distances.show import BINS, show
 from dprobust.showing import Given
+from dprobust.statistics import Sample, estimate, mean_interval, ratio, same
 
 DP_ENTRY = {"sigma": 1.3, "clip": 1.0}
 BOTH = ["sgd", DP_ENTRY]
@@ -18,8 +19,29 @@ SGD, DP = runs(*BOTH)
 
 def draw(rows, entries=BOTH, note="", **settings):
     privacy = pd.DataFrame({"run": [DP.name], "delta": [1e-6], "epsilon": [1.89]})
-    given = Given(runs=runs(*entries), records={"distances": rows}, privacy=privacy, note=note)
+    given = Given(runs=runs(*entries), arrays=arrays(rows), privacy=privacy, note=note)
     return show(given, Display(shows="distances", runs=entries, title="T", **settings))
+
+
+def arrays(rows):
+    """The arrays of made-up rows, one an image, run and seed."""
+    kept = {}
+    for (run, seed), of in rows.groupby(["run", "seed"], sort=False):
+        kept["distances", "mnist", run, seed] = {
+            "norm": np.array(["l2", "linf"]),
+            "distance": of[["l2", "linf"]].to_numpy(np.float32).T,
+            "signed": of[["l2_signed", "linf_signed"]].to_numpy(np.float32).T,
+            "correct": of["correct"].to_numpy(),
+            "index": of["index"].to_numpy(),
+        }
+        tried = of[of["deepfool_linf"].notna()]
+        if len(tried) and of["with_deepfool"].all():
+            deepfool = tried[["deepfool_l2", "deepfool_linf"]].to_numpy(np.float32).T
+            kept["distances", "mnist", run, seed] |= {
+                "deepfool_index": tried["index"].to_numpy(),
+                "deepfool_distance": deepfool,
+            }
+    return kept
 
 
 @pytest.fixture
@@ -42,6 +64,7 @@ def rows():
                         "correct": index < 3,
                         "deepfool_linf": 2 * linf if index < 2 else np.nan,
                         "deepfool_l2": np.nan,
+                        "with_deepfool": True,
                     }
                 )
     return pd.DataFrame(made)
@@ -57,11 +80,22 @@ def test_numbers_are_those_of_each_definition(rows):
     means = {"absolute": (2.5, 3.5), "correct": (2, 3), "signed": (0.5, 1), "deepfool": (3, 5)}
     for variant, (first, second) in means.items():
         assert number(data, SGD, variant, "mean") == pytest.approx((first + second) / 2)
-        assert number(data, SGD, variant, "mean", "min") == first and number(data, SGD, variant, "mean", "seeds") == 2
+        assert number(data, SGD, variant, "mean", "seeds") == 2
         assert number(data, DP, variant, "change_of_mean") == pytest.approx(-0.5)
         assert number(data, DP, variant, "change_of_median") == pytest.approx(-0.5)
     assert number(data, SGD, "correct", "images") == 3 and number(data, SGD, "deepfool", "images") == 2
-    assert number(data, SGD, "absolute", "median", "max") == 3.5
+    values = np.array([[1.0, 2.0, 3.0, 4.0], [2.0, 3.0, 4.0, 5.0]])
+    correct = np.where(np.arange(4) < 3, values, np.nan)
+    counted = {"absolute": values, "correct": correct, "signed": values * [1, 1, 1, -1]}
+    for variant, of in counted.items():
+        ends = [number(data, SGD, variant, "mean", end) for end in ("mean", "low", "high")]
+        assert ends == pytest.approx(mean_interval(of))
+    found = estimate(Sample((values,), same, "median"))
+    ends = [number(data, SGD, "absolute", "median", end) for end in ("mean", "low", "high")]
+    assert ends == pytest.approx([found.value, *found.interval()]) and found.value == 3
+    both = estimate(Sample((correct, correct / 2), ratio, log=True))
+    ends = [number(data, DP, "correct", "change_of_mean", end) + 1 for end in ("mean", "low", "high")]
+    assert ends == pytest.approx([both.value, *both.interval()])
     assert not len(data[(data["run"] == "sgd") & data["statistic"].str.startswith("change")])
 
 
@@ -70,10 +104,15 @@ def test_histograms_share_bins_and_sum_to_one(rows):
     shares = data[data["statistic"] == "share"]
     for _, group in shares.groupby("run"):
         assert len(group) == BINS and group["mean"].sum() == pytest.approx(1)
-        assert group["low"].iloc[0] == 0 and group["high"].iloc[-1] == 5
+        assert group["bin_low"].iloc[0] == 0 and group["bin_high"].iloc[-1] == 5
+        assert (group["low"] <= group["mean"]).all() and (group["high"] >= group["mean"]).all()
+    # Of SGD's four distances one of each seed is between 2 and 2.1, another image's each: 2, and 2.
+    one = shares[(shares["run"] == "sgd") & np.isclose(shares["bin_low"], 2)].iloc[0]
+    inside = np.array([[0, 1, 0, 0], [1, 0, 0, 0]], float)
+    assert tuple(one[["mean", "low", "high"]]) == pytest.approx(mean_interval(inside, within=(0, 1)))
     upper, lower = figure.axes
     drawn = [patch.get_data() for patch in upper.patches]
-    assert len(drawn) == 6  # fill, outline and band over seeds of each run
+    assert len(drawn) == 6  # fill, outline and band of each run
     np.testing.assert_allclose(drawn[0].values, shares.loc[shares["run"] == "sgd", "mean"])
     lines = [line.get_xdata()[0] for line in upper.get_lines()]
     assert lines == pytest.approx([3.0, 1.5])
@@ -102,7 +141,7 @@ def test_a_signed_mean_below_zero_is_in_sight_and_has_no_change(rows):
 
 
 def test_other_norm_no_deepfool_one_run_one_seed(rows):
-    figure, data = draw(rows[rows["seed"] == 0], ["sgd"], norm="l2")
+    figure, data = draw(rows[rows["seed"] == 0].assign(with_deepfool=False), ["sgd"], norm="l2")
     assert number(data, SGD, "absolute", "mean") == 25
     assert "deepfool" not in set(data["variant"])
     assert [text.get_text() for text in figure.axes[1].texts] == ["SGD", "25.000", "20.000", "25.000"]
@@ -112,10 +151,9 @@ def test_infinite_distances_are_left_out_and_counted(rows):
     rows.loc[0, ["linf", "linf_signed", "deepfool_linf"]] = np.inf
     rows.loc[rows["run"] == DP.name, "deepfool_linf"] = rows["deepfool_linf"].where(rows["index"] != 1, np.inf)
     figure, data = draw(rows, note="demo")
-    assert number(data, SGD, "absolute", "images", "min") == 3 and number(data, SGD, "absolute", "mean", "min") == 3
-    assert number(data, SGD, "deepfool", "images", "min") == 1
-    assert number(data, SGD, "absolute", "infinite", "max") == 1 and number(data, SGD, "absolute", "infinite") == 0.5
-    assert number(data, DP, "deepfool", "infinite", "min") == 1 and number(data, DP, "absolute", "infinite", "max") == 0
+    assert number(data, SGD, "absolute", "images") == 3.5 and number(data, SGD, "absolute", "mean") == (3 + 3.5) / 2
+    assert number(data, SGD, "deepfool", "images") == 1.5 and number(data, SGD, "absolute", "infinite") == 0.5
+    assert number(data, DP, "deepfool", "infinite") == 1 and number(data, DP, "absolute", "infinite") == 0
     note = " ".join(figure.get_supxlabel().split())
     assert note.startswith("demo; infinite distances (no boundary found), left out, all seeds: ")
     assert note.endswith("Eq. 4: 1 of SGD; DeepFool: 1 of SGD, 2 of DP-SGD")

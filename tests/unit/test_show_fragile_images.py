@@ -9,8 +9,10 @@ from makers import runs
 from pydantic_core import PydanticCustomError
 
 from dprobust.displays.fragile_images.display import Display, check
-from dprobust.displays.fragile_images.show import show
+from dprobust.displays.fragile_images.show import COUNTS, show
+from dprobust.rendering import interval
 from dprobust.showing import Given
+from dprobust.statistics import mean_interval
 
 ENTRIES = ["sgd", {"sigma": 1.3, "clip": 1.0}]
 SGD, DP = (run.name for run in runs(*ENTRIES))
@@ -50,10 +52,20 @@ def mcnemar(b, c):
 
 def test_counts_and_p():
     page, data = made([(arrays(FIRST), arrays(SECOND))])
-    (row,) = data.to_dict("records")
+    row, shares = data.to_dict("records")
     assert [row[name] for name in ("images", "both", "only_first", "only_second", "neither")] == [12, 3, 2, 6, 1]
     assert row["p"] == pytest.approx(mcnemar(2, 6)) and row["p"] == pytest.approx(0.2890625)
-    assert "<th>SGD: lost</th><td>2</td><td>3</td>" in page and "<th>SGD: kept</th><td>1</td><td>6</td>" in page
+    # In percent of the images that both have right; the others do not count.
+    cells = {name: float(cell) for name, cell in zip(COUNTS, (25.0, 100 / 6, 50.0, 100 / 12), strict=True)}
+    assert shares["seed"] == "all" and {name: shares[name] for name in cells} == pytest.approx(cells)
+    lost = np.full((1, len(FIRST)), np.nan)
+    lost[0, :12] = 100.0 * (np.arange(12) < 3)
+    ends = shares["both"], shares["both_low"], shares["both_high"]
+    assert ends == pytest.approx(mean_interval(lost, within=(0, 100)))
+    text = {name: interval(*(shares[name + end] for end in ("", "_low", "_high")), digits=1) for name in cells}
+    assert f"<th>SGD: lost</th><td>{text['only_first']}</td><td>{text['both']}</td>" in page
+    assert f"<th>SGD: kept</th><td>{text['neither']}</td><td>{text['only_second']}</td>" in page
+    assert "% [95 %, images only]" in page and text["both"].startswith("25.0 [")
     assert "<th>DP-SGD σ = 1.3, C = 1: kept</th><th>DP-SGD σ = 1.3, C = 1: lost</th>" in page
     assert "p: 0.29" in page
 
@@ -82,8 +94,8 @@ def test_the_worst_case_over_losses_and_a_single_one():
 
 def test_seeds_are_compared_each_by_itself():
     page, data = made([(arrays(FIRST), arrays(SECOND)), (arrays(FIRST), arrays(FIRST))])
-    assert list(data["seed"]) == [0, 1] and list(data["both"]) == [3, 6] and list(data["p"]) == [0.2890625, 1.0]
-    assert "<th>SGD: lost</th><td>1</td><td>4.5</td>" in page
+    assert list(data["seed"]) == [0, 1, "all"] and list(data["both"])[:2] == [3, 6]
+    assert list(data["p"])[:2] == [0.2890625, 1.0] and "% [95 %]" in page
     assert "p: 0.29, 1." in page and "means over 2 seeds" in page
 
 

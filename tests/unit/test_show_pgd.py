@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from makers import runs
@@ -13,6 +14,7 @@ from dprobust.errors import UserError
 from dprobust.metrics.pgd.display import Display, check
 from dprobust.metrics.pgd.show import show
 from dprobust.showing import Given
+from dprobust.statistics import mean_interval
 
 DP, OTHER = "dpsgd_sigma=1.3_clip=1.0", "dpsgd_sigma=2.0_clip=1.0"
 SGD_DP = ["sgd", {"sigma": 1.3, "clip": 1.0}]
@@ -32,21 +34,27 @@ def display(entries=SGD_DP, **more):
 
 
 def records(seeds=(0, 1), names=("sgd", DP)):
-    made = []
-    for run, level in zip(names, (0.9, 0.8, 0.7), strict=False):
-        for loss, worse in (("ce", 0.0), ("margin", 0.05), ("ce_stable", 0.5), ("worst", 0.07)):
-            for seed in seeds:
-                for eps, steps in ((0.0, 0), (0.1, 30), (0.1, 40)):
-                    value = level - eps - worse - 0.02 * seed - (0.04 * seed if run != "sgd" else 0)
-                    about = {"run": run, "seed": seed, "loss": loss, "eps": eps, "steps": steps, "n": 100}
-                    more = {"metric": "accuracy", "alpha": 0.01, "random_start": False, "restarts": 1}
-                    made.append(about | more | {"value": value})
-    return pd.DataFrame(made)
+    """Of 100 images the first so many are right; under margin 5 fewer, under ce_stable the first 2 are not."""
+    made = {}
+    for run, level in zip(names, (90, 80, 70), strict=False):
+        for seed in seeds:
+            left = level - 2 * seed - (4 * seed if run != "sgd" else 0)
+            place = np.arange(100)
+            clean = place < left
+            attacked = [place < left - 10, place < left - 15, (place < left - 10) & (place > 1)]
+            made["pgd", "mnist", run, seed] = {
+                "loss": np.array(["ce", "margin", "ce_stable"]),
+                "eps": np.array([0.1]),
+                "steps": np.array([30, 40]),
+                "label": np.zeros(100, np.uint8),
+                "clean": (~clean).astype(np.uint8),
+                "predicted": np.array([[[~right, ~right]] for right in attacked]).astype(np.uint8),
+            }
+    return made
 
 
-def made(frame, entries=SGD_DP, stated=PAPER, **more):
-    given = Given(runs=runs(*entries), records={"pgd": frame}, paper=stated)
-    return show(given, display(entries, **more))
+def made(arrays, entries=SGD_DP, stated=PAPER, **more):
+    return show(Given(runs=runs(*entries), arrays=arrays, paper=stated), display(entries, **more))
 
 
 def test_numbers_in_percent_with_the_papers_beside_the_first_loss():
@@ -54,12 +62,16 @@ def test_numbers_in_percent_with_the_papers_beside_the_first_loss():
     assert len(data) == 3 * 3 * 3 and set(data["loss"]) == {"ce", "margin", "worst"}
     rows = data.set_index(["loss", "eps", "steps", "run"]).sort_index()
     sgd, gap = rows.loc[("ce", 0.1, 40, "sgd")], rows.loc[("ce", 0.1, 40, f"sgd - {DP}")]
-    assert tuple(sgd[["mean", "min", "max", "paper"]]) == pytest.approx((79, 78, 80, 80.44))
-    # The difference is taken seed by seed: 10 and 14 points.
-    assert tuple(gap[["mean", "min", "max", "paper"]]) == pytest.approx((12, 10, 14, 19.55))
-    assert gap["std"] == pytest.approx(8**0.5) and gap["seeds"] == 2
+    right = 100.0 * np.array([np.arange(100) < left for left in (80, 78)])
+    private = 100.0 * np.array([np.arange(100) < left for left in (70, 64)])
+    assert tuple(sgd[["mean", "low", "high", "paper"]]) == pytest.approx((79, *mean_interval(right)[1:], 80.44))
+    # Paired by seed and image: 10 and 14 points.
+    assert tuple(gap[["mean", "low", "high"]]) == pytest.approx(mean_interval(right - private))
+    assert tuple(gap[["mean", "paper", "seeds"]]) == pytest.approx((12, 19.55, 2))
     assert rows.loc[["margin", "worst"], "paper"].isna().all() and pd.isna(rows.loc[("ce", 0.1, 30, "sgd"), "paper"])
+    assert rows.loc[("margin", 0.1, 40, "sgd"), "mean"] == pytest.approx(74)
     assert rows.loc[("worst", 0.1, 40, "sgd"), "mean"] == pytest.approx(72)
+    assert rows.loc[("worst", 0.0, 0, "sgd"), "mean"] == pytest.approx(89)
 
 
 def test_printed_and_computed_values_of_the_paper_are_told_apart():
@@ -67,24 +79,30 @@ def test_printed_and_computed_values_of_the_paper_are_told_apart():
     rows = data.set_index(["loss", "eps", "steps", "run"]).sort_index()
     assert rows.loc[("ce", 0.0, 0, f"sgd - {DP}"), "paper_is"] == "computed"
     assert rows.loc[("ce", 0.1, 40, f"sgd - {DP}"), "paper_is"] == "printed"
-    assert list(table["difference", "paper"]) == ["[2.61]", "", "(19.55)"]
+    assert list(table["difference", "paper"]) == ["(= 2.61)", "", "(19.55)"]
     assert list(table["SGD", "paper"]) == ["(99.14)", "", "(80.44)"]
 
 
 def test_the_table_to_read():
     _, table = made(records())
     assert list(table.columns.get_level_values(0).unique()) == ["", "SGD", "DP-SGD σ = 1.3, C = 1", "difference"]
-    assert list(table["SGD"]) == ["paper", "cross-entropy", "margin loss", "worst case"]
-    assert list(table["SGD", "cross-entropy"]) == ["89.00 ± 1.41", "79.00 ± 1.41", "79.00 ± 1.41"]
+    heads = ["cross-entropy [95 %]", "margin loss [95 %]", "worst case [95 %]"]
+    assert list(table["SGD"]) == ["paper", *heads]
+    value, low, high = mean_interval(100.0 * np.array([np.arange(100) < left for left in (80, 78)]))
+    assert table["SGD", "cross-entropy [95 %]"].iloc[1] == f"{value:.2f} [{low:.2f}, {high:.2f}]"
     html, latex = rendering.html(table), rendering.latex(table, "Caption", "tab:x")
     assert 'colspan="4"' in html and "nan" not in html.lower()
-    assert r"\multicolumn{4}{c}{SGD}" in latex and r"$\pm$" in latex and r"\toprule" in latex
+    assert r"\multicolumn{4}{c}{SGD}" in latex and r"95 \%" in latex and r"\toprule" in latex
     assert "nan" not in latex.lower() and latex.isascii()
 
 
 def test_one_seed_one_run_and_no_paper():
     data, table = made(records((0,), ("sgd",)), ["sgd"], None, losses=["margin"], paper=None)
-    assert list(table["SGD"]) == ["margin loss"] and list(table["SGD", "margin loss"]) == ["85.00", "75.00", "75.00"]
+    (head,) = table["SGD"]
+    assert head == "margin loss [95 %, images only]"
+    low, high = data.set_index(["loss", "steps"]).loc[("margin", 40), ["low", "high"]]
+    reach = (high - low) / 2 / (100 * (0.75 * 0.25 / 99) ** 0.5)  # in standard errors: Student's quantile
+    assert 1.96 < reach < 2.05 and table["SGD", head].iloc[1] == f"75.00 [{low:.2f}, {high:.2f}]"
     assert data["paper"].isna().all()
 
 
@@ -108,12 +126,19 @@ def test_runs_that_differ_in_one_thing_each_have_their_columns(change):
 
 def test_given_weights_of_one_seed_beside_runs_of_two():
     entries = ["sgd", {"weights": "a.pt", "name": "mine"}]
-    frame = records(names=("sgd", "weights=mine"))
-    frame = frame[(frame["run"] == "sgd") | (frame["seed"] == 0)]
-    data, table = made(frame, entries)
-    assert list(table["mine", "cross-entropy"]) == ["80.00", "70.00", "70.00"]
-    # Not seed by seed: the difference of the means, 79 - 70.
-    assert list(table["difference", "cross-entropy"]) == ["9.00", "9.00", "9.00"]
+    arrays = {key: of for key, of in records(names=("sgd", "weights=mine")).items() if key[2:] != ("weights=mine", 1)}
+    data, table = made(arrays, entries)
+    assert [text.split()[0] for text in table["mine", "cross-entropy [95 %]"]] == ["80.00", "70.00", "70.00"]
+    # The network stands for itself against each seed: 79 - 70.
+    assert [text.split()[0] for text in table["difference", "cross-entropy [95 %]"]] == ["9.00", "9.00", "9.00"]
+    assert data.set_index("run").loc["weights=mine", "seeds"].unique().tolist() == [1]
+
+
+def test_flagged_runs_are_marked():
+    given = Given(runs=runs(*SGD_DP), arrays=records(), flags={"flagged by a check": {"sgd": "p = 1"}})
+    _, table = show(given, display(paper=None))
+    assert list(table.columns.get_level_values(0).unique()) == ["", "SGD †", "DP-SGD σ = 1.3, C = 1", "difference"]
+    assert given.footnote == "† flagged by a check: SGD: p = 1"
 
 
 def test_a_paper_value_that_is_no_number_is_named():

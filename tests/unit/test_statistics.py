@@ -7,9 +7,47 @@ import pytest
 from scipy.stats import bootstrap, t, ttest_1samp
 
 from dprobust import coverage
-from dprobust.statistics import Estimate, Sample, Smallest, estimate, holm, ratio
+from dprobust.statistics import (
+    Estimate,
+    Sample,
+    Smallest,
+    bootstrapped,
+    estimate,
+    holm,
+    mean_interval,
+    ratio,
+    same,
+    summary,
+)
 
 IMAGE = np.random.default_rng(3).normal(size=120)
+
+
+def test_a_summary_is_the_estimate_of_one_run_or_of_two(rng):
+    one, two = rng.random((3, 40)) < 0.05, rng.random((3, 40)) < 0.3
+    found = summary(one, within=(0, 1))
+    known = estimate(Sample((one,), same))
+    assert found["mean"] == known.value and found["seeds"] == 3
+    assert known.interval()[0] < 0 == found["low"] and found["high"] == known.interval()[1] < 1
+    assert mean_interval(one, within=(0, 1)) == (found["mean"], found["low"], found["high"])
+    gap, alone = summary(one, two, within=(0, 1)), estimate(Sample((one.astype(float) - two,), same))
+    assert tuple(gap.values())[:3] == pytest.approx((alone.value, *alone.interval())) and gap["low"] < 0
+    # A network given as weights stands for itself beside each seed.
+    assert summary(one, two[:1])["mean"] == pytest.approx(one.mean() - two[0].mean())
+    values = rng.normal(size=(3, 41))
+    assert summary(values, reduce="median")["mean"] == pytest.approx(np.median(values, axis=1).mean())
+
+
+def test_a_bootstrap_of_ones_own_is_that_of_medians(rng):
+    values = rng.normal(size=(4, 101)) + rng.normal(size=(4, 1))
+    draws = rng.integers(0, 101, (2000, 101))
+    medians = np.median(values[:, draws], axis=2).T
+    own, known = (
+        bootstrapped(np.median(values, axis=1), medians, 101),
+        estimate(Sample((values,), same, "median"), 2000),
+    )
+    assert own.centre == pytest.approx(known.centre) and own.of_seeds == pytest.approx(known.of_seeds, rel=0.05)
+    assert own.interval() == pytest.approx(known.interval(), abs=0.1)
 
 
 @pytest.fixture

@@ -6,8 +6,12 @@ import pytest
 import yaml
 from helpers import ROOT
 
+from dprobust.plan import Plan
 from dprobust.study import ConfigError, Study
+from dprobust.telling import facts
 
+HOT = "dpsgd_sigma=1.0_clip=1.0_temperature=2.0"
+FROM = {"transfer_from": ["sgd", "dpsgd_sigma=1.3_clip=1.0"]}
 PAPER = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
 
@@ -145,6 +149,52 @@ def test_any_setting_makes_a_run():
     assert mine.run("mnist", "dpsgd_epsilon=3.0_clip=1.0").training.delta == 1e-6
 
 
+def test_models_of_other_runs_are_inputs_whose_keys_count():
+    """Those that images are transferred from, and the one whose confidence another is to have."""
+    private = "dpsgd_sigma=1.3_clip=1.0"
+
+    def planned(change=lambda config: None, seed=3):
+        def overlay(config):
+            runs = ["sgd", {"sigma": 1.3, "clip": 1.0}, {"algorithm": "sgd", "temperature": {"confidence_of": private}}]
+            first(config).update(runs=runs, paper_gap=[])
+            change(config)
+
+        plan = Plan(study(overlay), ROOT / "workflow" / "scripts")
+        hot = next(run.name for run in plan.study.runs("mnist") if run.scaled)
+        return plan, hot
+
+    plan, hot = planned()
+    model = "results/paper/models/mnist/{}/seed=3/model.safetensors"
+    inputs = plan.measure_inputs("mnist", hot, 3, "fgsm")
+    assert (inputs["model"], inputs["confident"]) == (model.format("sgd"), model.format(private))
+    assert "confident" not in plan.measure_inputs("mnist", "sgd", 3, "fgsm")
+    assert hot not in plan.study.trained("mnist") and plan.study.run("mnist", hot).base == "sgd"
+    transferred = {run: plan.measure_inputs("mnist", run, 3, "attack_check").get("other_0") for run in ("sgd", private)}
+    assert transferred[private] == model.format("sgd") and "/mnist/dpsgd_" in transferred["sgd"]
+    assert plan.measure("mnist", private, "attack_check")["others"][0]["run"] == "sgd"
+    # A run's own key, and one that has nothing to do with the other, stay as they are.
+    changed, _ = planned(lambda config: config["datasets"]["mnist"]["training"]["dpsgd"].update(lr=0.3))
+    for run, metric, same in ((hot, "fgsm", False), ("sgd", "attack_check", False), ("sgd", "fgsm", True)):
+        assert (plan.measure("mnist", run, metric) == changed.measure("mnist", run, metric)) == same
+    listed, _ = planned(lambda config: config["datasets"]["mnist"]["metrics"].update(attack_check=FROM))
+    assert [key for key in listed.measure_inputs("mnist", "sgd", 3, "attack_check") if "other" in key] == ["other_0"]
+    none, _ = planned(lambda config: config["datasets"]["mnist"]["metrics"].update(attack_check={"transfer_from": []}))
+    assert "others" not in none.measure("mnist", "sgd", "attack_check")
+
+
+def test_figures_mark_runs_by_what_the_study_measures_anyway():
+    plan = Plan(study(), ROOT / "workflow" / "scripts")
+    inputs = plan.show_inputs(plan.study.displays["fig2"])
+    assert {path.split("/")[4] for path in inputs["flags_attack_check"]} == {"sgd", "dpsgd_sigma=1.3_clip=1.0"}
+    assert list(plan.show("fig2")["flags"]) == ["attack_check"]
+    # Of other images, of a display of no accuracy under attack, or where nothing checks it: no marks.
+    for name in ("fig5a", "fig6_fgsm"):
+        assert not any("flags" in key for key in plan.show_inputs(plan.study.displays[name]))
+    alone = Plan(study(lambda config: config.update(only=["fig2"])), ROOT / "workflow" / "scripts")
+    assert not any("flags" in key for key in alone.show_inputs(alone.study.displays["fig2"]))
+    assert "flags" not in alone.show("fig2")
+
+
 def test_given_weights_are_not_trained():
     runs = ["sgd", {"weights": "a.pt", "name": "mine", "privacy": {"epsilon": 3.0, "delta": 1e-5}}]
     mine = study(lambda c: first(c).update(runs=runs))
@@ -204,6 +254,29 @@ ERRORS = {
             ]
         ),
         "accuracy_of: sgd_stop.accuracy_of=sgd stops at the accuracy of another itself; name that one",
+    ),
+    "confidence of no run": (
+        lambda c: first(c).update(
+            runs=["sgd", {"sigma": 1, "clip": 1, "temperature": {"confidence_of": "sdg"}}],
+        ),
+        "temperature.confidence_of: sdg is not among the runs of the study; did you mean 'sgd'?; show it, too",
+    ),
+    "confidence of a temperature": (
+        lambda c: first(c).update(
+            runs=["sgd", *({"sigma": 1, "clip": 1, "temperature": of} for of in (2.0, {"confidence_of": HOT}))]
+        ),
+        f"temperature.confidence_of: {HOT} has a temperature itself; name dpsgd_sigma=1.0_clip=1.0",
+    ),
+    "transfer from no run": (
+        lambda c: c["datasets"]["mnist"]["metrics"].update(attack_check={"transfer_from": ["sgd", "dpsgd_sigma=1.3"]}),
+        "datasets.mnist.metrics.attack_check: run dpsgd_sigma=1.3 is not among the runs of the study; did",
+    ),
+    "transfer from a temperature": (
+        lambda c: (
+            first(c).update(runs=["sgd", {"sigma": 1, "clip": 1, "temperature": 2.0}]),
+            c["datasets"]["mnist"]["metrics"].update(attack_check={"transfer_from": [HOT]}),
+        ),
+        f"run {HOT} has a temperature itself; name dpsgd_sigma=1.0_clip=1.0",
     ),
     "everything held out": (
         lambda c: first(c).update(runs=["sgd", {"algorithm": "sgd", "stop": {"accuracy": 0.9, "holdout": 60_000}}]),
@@ -337,9 +410,9 @@ def test_sources_and_what_is_not_official():
     assert changed.given("cifar10") == {"mirrors": ["a", "b"], "sha256": {"x": "0" * 64}}
     assert changed.given("cifar100") == {"mirrors": ["c"], "sha256": {"y": "1" * 64}}
     assert changed.unofficial("cifar10") == {"x": "0" * 64, "y": "1" * 64} and changed.unofficial("mnist") == {}
-    assert ("unofficial data", "x, y, by the SHA-256 in the config") in changed.facts()
-    assert "unofficial data" not in dict(study().facts())
-    assert dict(study().facts())["pre-training"].startswith("convolutions, on cifar100 (public), frozen: epochs")
+    assert ("unofficial data", "x, y, by the SHA-256 in the config") in facts(changed)
+    assert "unofficial data" not in dict(facts(study()))
+    assert dict(facts(study()))["pre-training"].startswith("convolutions, on cifar100 (public), frozen: epochs")
 
 
 def test_a_study_and_its_plan_need_no_torch():

@@ -10,6 +10,7 @@ class Display(DisplaySettings):
 
     kind: ClassVar[str] = "table"
     metrics: ClassVar[tuple[str, ...]] = ("clean",)
+    images: ClassVar[bool] = True
     training: ClassVar[bool] = True
     pretraining: ClassVar[bool] = True
 

@@ -1,15 +1,17 @@
 """The accuracy table: what every run reaches without attack, the paper's value beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dprobust.displays.accuracy.display import Display
 from dprobust.errors import UserError
-from dprobust.rendering import described
+from dprobust.rendering import covers, described, interval
 from dprobust.runs import Run
 from dprobust.showing import Given
+from dprobust.statistics import summary
 
 LAST = ["epoch", "step", "holdout_accuracy", "clipped", "mean_norm"]
 """What is taken of the last record of a training's history, where it has it."""
@@ -22,28 +24,28 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Returns:
         The numbers: dataset, run (for a pre-training ``pretraining on ...``); epochs, the most of a seed; where a run
-        stops at an accuracy, stop_min and stop_max, the first and last step that a seed stopped at, and held_out, the
-        mean accuracy there on the examples held out, in percent; accuracy on the test images in percent: mean, min,
-        max, seeds, images, paper; and for clipped gradients, means over seeds of the last epoch: clipped, percent of
-        the examples whose gradient was longer than C, and mean_norm, of the gradients. And the table to read.
+        stops at an accuracy, stop_min and stop_max, the first and last step that a seed stopped at (each is exact), and
+        held_out, the mean accuracy there on the examples held out, in percent; accuracy on the test images in percent:
+        mean, low and high (95 % interval over seeds and images, `dprobust.statistics`; of a pre-training, which keeps
+        no images, none), seeds, images, paper; and for clipped gradients, means over seeds of the last epoch: clipped,
+        percent of the examples whose gradient was longer than C, and mean_norm, of the gradients. And the table to
+        read.
     """
     rows = [
         {"dataset": t["dataset"], "run": f"pretraining on {t['public']}"}
-        | _accuracy(pd.Series([100 * t["history"][-1]["test_accuracy"]]))
+        | {"mean": 100 * t["history"][-1]["test_accuracy"], "seeds": 1}
         | _training([t])
         for t in given.pretrained
     ]
     paper = _stated(given.paper, settings.paper)
-    records = given.records["clean"]
-    records = records[records["metric"] == "accuracy"]
-    measured = dict(list(records.groupby(["dataset", "run"], sort=False)))
-    for dataset in records["dataset"].unique():
+    for dataset in dict.fromkeys(dataset for _, dataset, _, _ in given.arrays):
+        measured = given.outcomes("clean", right, dataset)
         for run in dict.fromkeys(given.runs):
-            if (dataset, run.name) in measured:
-                seeds = measured[dataset, run.name]
+            if (run.name, "right") in measured:
+                values = measured[run.name, "right"]
                 trained = [t for t in given.trained if (t["dataset"], t["run"]) == (dataset, run.base)]
-                row = {"dataset": dataset, "run": run.name} | _accuracy(100 * seeds["value"])
-                row |= {"images": int(seeds["n"].max()), "paper": paper.get((dataset, run.name))}
+                row = {"dataset": dataset, "run": run.name} | summary(100 * values, within=(0, 100))
+                row |= {"images": values.shape[1], "paper": paper.get((dataset, run.name))}
                 rows.append(row | _training(trained))
     columns = [
         "dataset",
@@ -53,8 +55,8 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
         "stop_max",
         "held_out",
         "mean",
-        "min",
-        "max",
+        "low",
+        "high",
         "seeds",
         "images",
         "paper",
@@ -72,8 +74,9 @@ def _stated(paper: pd.DataFrame | None, name: str | None) -> dict[tuple[str, str
     return paper.set_index(["dataset", "run"])["accuracy"].to_dict()
 
 
-def _accuracy(percent: pd.Series) -> dict[str, Any]:
-    return percent.agg(["mean", "min", "max"]).to_dict() | {"seeds": len(percent)}
+def right(arrays: Mapping[str, np.ndarray]) -> dict[Hashable, np.ndarray]:
+    """Of "right": whether each image is, bool (images,)."""
+    return {"right": arrays["logits"].argmax(axis=1) == arrays["label"]}
 
 
 def _training(trained: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -92,7 +95,7 @@ def _training(trained: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _to_read(data: pd.DataFrame, runs: Mapping[str, Run]) -> pd.DataFrame:
-    rows = []
+    covered, rows = covers(data["seeds"].max()), []
     for row in data.itertuples():
         known = runs.get(row.run)
         stops = dict.fromkeys(f"{step:g}" for step in (row.stop_min, row.stop_max) if step == step)
@@ -102,8 +105,8 @@ def _to_read(data: pd.DataFrame, runs: Mapping[str, Run]) -> pd.DataFrame:
             | {
                 "epochs": "" if pd.isna(row.epochs) else f"{row.epochs:g}",
                 "stopped at step": " to ".join(stops),
-                "accuracy in %": f"{row.mean:.2f}",
-                "over seeds": f"{row.min:.2f} to {row.max:.2f}" if row.seeds > 1 else "1 seed",
+                f"accuracy in % [{covered}]": interval(row.mean, row.low, row.high),
+                "seeds": f"{row.seeds:g}",
                 "the paper's": "" if pd.isna(row.paper) else f"{row.paper:.2f}",
                 "clipped in %": "" if pd.isna(row.clipped) else f"{row.clipped:.1f}",
                 "mean gradient norm": "" if pd.isna(row.mean_norm) else f"{row.mean_norm:.3g}",

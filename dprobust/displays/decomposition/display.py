@@ -21,6 +21,7 @@ class Display(RunsDisplay):
     kind: ClassVar[str] = "table"
     metrics: ClassVar[tuple[str, ...]] = ("fgsm",)
     images: ClassVar[bool] = True
+    explains: ClassVar[bool] = True
 
     eps: EpsGrid = [0.0, 0.1]
     """Sizes of the perturbation; the metric fgsm must measure them."""
@@ -30,7 +31,7 @@ def roles(runs: Sequence[Run]) -> dict[str, Run]:
     """Role -> the first run that has it: plain, clipping, noise, both; the others are rows of their own."""
     found: dict[str, Run] = {}
     for run in runs:
-        if run.training and not run.training.stop and run.temperature == 1:
+        if run.training and not run.training.stop and not run.scaled:
             noisy = run.training.epsilon is not None or bool(run.training.sigma)
             found.setdefault(ROLES[run.clip is not None, noisy], run)
     return found

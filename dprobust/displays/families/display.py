@@ -14,6 +14,8 @@ class Display(RunsDisplay):
     metrics: ClassVar[tuple[str, ...]] = ("fgsm",)
     privacy: ClassVar[bool] = True
     images: ClassVar[bool] = True
+    explains: ClassVar[bool] = True
+    flags: ClassVar[bool] = True
 
     eps: NonNegative = 0.1
     """Size of the perturbation; the metric fgsm must measure it."""

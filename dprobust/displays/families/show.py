@@ -7,12 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dprobust.curves import outcomes
 from dprobust.displays.families.display import Display
 from dprobust.metrics.fgsm.show import right_under
 from dprobust.runs import Run
 from dprobust.showing import Given
-from dprobust.statistics import mean_interval
+from dprobust.statistics import summary
 from dprobust.style import LOSS_NAMES, SGD_COLOUR, STYLE, SWEEP, head, legend, shades
 
 NAMES = {"clip": "C", "lr": "lr"}
@@ -28,12 +27,9 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         images, low and high, and seeds.
     """
     at = next(iter(given.arrays.values()))["eps"].tolist().index(settings.eps)
-    right = outcomes(given, "fgsm", right_under)
+    right = given.outcomes("fgsm", right_under)
     found = {run.name: right[run.name, settings.loss][:, at] for run in given.runs}
-    data = pd.DataFrame(
-        dict(zip(("run", "mean", "low", "high", "seeds"), (name, *mean_interval(values), len(values)), strict=True))
-        for name, values in found.items()
-    )
+    data = pd.DataFrame({"run": name} | summary(values, within=(0, 1)) for name, values in found.items())
     runs = {run.name: run for run in given.runs}
     epsilons = given.epsilons
     data["family"] = [_family(runs[name], settings.by) for name in data["run"]]
@@ -50,7 +46,8 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
             key.append((f"{NAMES[settings.by]} = {family:g}", Line2D([], [], color=colour, marker="o")))
         for row in data[data["epsilon"].map(math.isinf)].itertuples():
             axes.axhline(row.mean, color=SGD_COLOUR, linestyle="--", linewidth=1.2)
-            key.append((runs[row.run].label(), Line2D([], [], color=SGD_COLOUR, linestyle="--")))
+            axes.axhspan(row.low, row.high, color=SGD_COLOUR, alpha=0.12, linewidth=0)
+            key.append((given.label(runs[row.run]), Line2D([], [], color=SGD_COLOUR, linestyle="--")))
         if not private.empty:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
@@ -58,7 +55,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         axes.set_xlabel("privacy epsilon")
         axes.set_ylabel(f"accuracy at eps = {settings.eps:g}")
         legend(figure, [(LOSS_NAMES[settings.loss], None), *key])
-        head(figure, settings.title, given.note)
+        head(figure, settings.title, given.footnote)
     columns = ["run", "family", "epsilon", "mean", "low", "high", "seeds"]
     return figure, data[columns].reset_index(drop=True)
 

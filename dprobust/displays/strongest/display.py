@@ -16,6 +16,7 @@ class Display(RunsDisplay):
     metrics: ClassVar[tuple[str, ...]] = ("ladder",)
     privacy: ClassVar[bool] = True
     images: ClassVar[bool] = True
+    flags: ClassVar[bool] = True
 
     early: RungName | Literal["none"] = "pgd"
     """Show dashed what this rung and those before it leave; of the default ladder up to pgd that is what the paper

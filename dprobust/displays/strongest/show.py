@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dprobust.curves import Words, curves, outcomes
+from dprobust.curves import Words, curves
 from dprobust.displays.strongest.display import Display
 from dprobust.metrics.ladder.show import NAMES
 from dprobust.showing import Given
@@ -40,4 +40,4 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
 
     eps = [0.0, *first["eps"].tolist()]
     words = Words(settings.title, RADIUS[first["norm"].tolist()[0]], attack="left by")
-    return curves(given, outcomes(given, "ladder", right), eps, "after", names, words, gap=settings.gap)
+    return curves(given, given.outcomes("ladder", right), eps, "after", names, words, gap=settings.gap)

@@ -12,7 +12,9 @@ class Display(RunsDisplay):
 
     kind: ClassVar[str] = "table"
     metrics: ClassVar[tuple[str, ...]] = ("clean", "fgsm", "pgd", "distances")
+    images: ClassVar[bool] = True
     privacy: ClassVar[bool] = True
+    flags: ClassVar[bool] = True
 
     eps: EpsGrid = [0.1]
     """Radii of the attacks shown; metrics fgsm and pgd must measure them."""

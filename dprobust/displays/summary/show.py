@@ -1,17 +1,23 @@
 """Is my private model fragile? A row a model, from the records of several metrics."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
+from dprobust.displays.accuracy.show import right
 from dprobust.displays.summary.display import Display
+from dprobust.metrics.fgsm.show import right_under
+from dprobust.metrics.pgd.show import right_after
 from dprobust.recipe import Statement
-from dprobust.rendering import headings, less, spread
+from dprobust.rendering import covers, headings, interval
 from dprobust.runs import Run
 from dprobust.showing import Given
+from dprobust.statistics import summary
 
 DIGITS = {"median linf": 4, "median l2": 3}
+DIFFERENCE = {"mean": "", "low": "_low", "high": "_high"}
 NAMES = {
     "clean": "accuracy in %",
     "fgsm": "FGSM, eps = {eps:g}",
@@ -25,52 +31,62 @@ NAMES = {
 def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The summary.
 
+    Of the records: the arrays of clean (logits, label), fgsm (loss, eps, predicted, saturated, label), pgd (loss, eps,
+    steps, predicted, clean, label) and distances (norm, distance, correct).
+
     Returns:
-        The numbers: run, quantity, eps, mean, std, min, max, seeds, and difference, the mean (over the seeds) of the
-        run less the first run. Quantities: clean, fgsm and pgd, accuracies in percent, under attack in the worst case
+        The numbers: run, quantity, eps, mean, low, high (95 % interval over seeds and images, `dprobust.statistics`),
+        seeds, and difference, difference_low and difference_high, of the run less the first, images and seeds paired.
+        Quantities: clean, fgsm and pgd, accuracies in percent, under attack in the worst case
         over the losses measured, image by image, PGD after the most steps measured; median linf and median l2, of the
         distance by Eq. 4 of correctly classified images; saturated, percent of the images whose true class has a
         float32 softmax of exactly 1. And the table to read, differences in brackets.
     """
-    values = _values(given, settings.eps)
     first = given.runs[0].name
     rows = []
-    for (quantity, eps), group in values.groupby(["quantity", "eps"], sort=False, dropna=False):
-        of_run = {run: seeds.set_index("seed")["value"] for run, seeds in group.groupby("run")}
+    for quantity, eps, values in _values(given, settings.eps):
+        median = quantity.startswith("median")
+        how = {"reduce": "median" if median else "mean", "within": (0, math.inf) if median else (0, 100)}
         for run in given.runs:
-            seeds = of_run[run.name]
-            row = {"run": run.name, "quantity": quantity, "eps": eps}
-            row |= seeds.agg(["mean", "std", "min", "max"]).to_dict() | {"seeds": len(seeds)}
-            rows.append(row | {"difference": less(seeds, of_run[first]).mean()})
+            row = {"run": run.name, "quantity": quantity, "eps": eps} | summary(values[run.name], **how)
+            less = summary(values[run.name], values[first], reduce=how["reduce"])
+            rows.append(row | {f"difference{end}": less[name] for name, end in DIFFERENCE.items()})
     data = pd.DataFrame(rows)
     epsilons = {run.name: _epsilon(run, given.epsilons) for run in given.runs}
-    return data, _to_read(data, headings(given.runs), epsilons)
+    titles = {name: title + given.mark(name) for name, title in headings(given.runs).items()}
+    return data, _to_read(data, titles, epsilons)
 
 
-def _values(given: Given, eps: Sequence[float]) -> pd.DataFrame:
-    """Columns run, seed, quantity, eps, value, in the order of the table's columns."""
-    clean = given.records["clean"]
-    parts = [
-        clean[clean["metric"] == metric].assign(quantity=quantity, eps=None)
-        for metric, quantity in (("accuracy", "clean"), ("p_true_is_1", "saturated"))
-    ]
-    for metric in ("fgsm", "pgd"):
-        records = given.records[metric]
-        records = records[(records["metric"] == "accuracy") & records["eps"].isin(eps)]
-        worst = "worst" if "worst" in set(records["loss"]) else records["loss"].iloc[0]  # of one loss it is that one
-        parts.append(records[records["loss"] == worst].assign(quantity=metric))
-    parts[-1] = parts[-1][parts[-1]["steps"] == parts[-1]["steps"].max()]
-    percents = pd.concat(parts)
-    percents = percents.assign(value=100 * percents["value"])
+def _values(given: Given, eps: Sequence[float]) -> Iterator[tuple[str, float, dict[str, np.ndarray]]]:
+    """Quantity, eps (nan for none), and of each run the values of the images (seeds, images), in the order of the
+    table's columns."""
+    runs = [run.name for run in given.runs]
+    clean = given.outcomes("clean", right)
+    yield "clean", math.nan, {run: 100 * clean[run, "right"] for run in runs}
 
-    distances = given.records["distances"]
-    medians = distances[distances["correct"].astype(bool)].groupby(["run", "seed"])[["linf", "l2"]].median()
-    medians = medians.reset_index().melt(["run", "seed"], var_name="quantity")
-    medians = medians.assign(quantity="median " + medians["quantity"], eps=None)
-    values = pd.concat([percents, medians])[["run", "seed", "quantity", "eps", "value"]]
-    return values.sort_values(
-        "quantity", key=lambda names: names.map(list(NAMES).index), kind="stable", ignore_index=True
-    )
+    def under_fgsm(arrays: Mapping[str, np.ndarray]) -> dict[Hashable, np.ndarray]:
+        found = right_under(arrays)["worst"]  # of one loss it is that one
+        radii = arrays["eps"].tolist()
+        return {radius: found[radii.index(radius)] for radius in eps} | {"saturated": arrays["saturated"][0]}
+
+    def under_pgd(arrays: Mapping[str, np.ndarray]) -> dict[Hashable, np.ndarray]:
+        found, losses = right_after(arrays), arrays["loss"].tolist()
+        worst = "worst" if len(losses) > 1 else losses[0]
+        return {radius: found[worst, radius, arrays["steps"].tolist()[-1]] for radius in eps}
+
+    fgsm, pgd = given.outcomes("fgsm", under_fgsm), given.outcomes("pgd", under_pgd)
+    for metric, found in (("fgsm", fgsm), ("pgd", pgd)):
+        for radius in eps:
+            yield metric, radius, {run: 100 * found[run, radius] for run in runs}
+
+    def of_right(arrays: Mapping[str, np.ndarray]) -> dict[Hashable, np.ndarray]:
+        distance = np.where(arrays["correct"], arrays["distance"].astype(np.float64), np.nan)
+        return dict(zip(arrays["norm"].tolist(), distance, strict=True))
+
+    distances = given.outcomes("distances", of_right)
+    for norm in ("linf", "l2"):
+        yield f"median {norm}", math.nan, {run: distances[run, norm] for run in runs}
+    yield "saturated", math.nan, {run: 100 * fgsm[run, "saturated"] for run in runs}
 
 
 def _epsilon(run: Run, accounted: dict[str, float]) -> str:
@@ -85,12 +101,15 @@ def _epsilon(run: Run, accounted: dict[str, float]) -> str:
 
 
 def _to_read(data: pd.DataFrame, titles: dict[str, str], epsilons: dict[str, str]) -> pd.DataFrame:
-    rows = []
+    covered, rows = covers(data["seeds"].max()), []
     for i, (run, title) in enumerate(titles.items()):
         row = {"model": title, "ε": epsilons[run]}
         for item in data[data["run"] == run].itertuples():
             digits = DIGITS.get(item.quantity, 2)
-            difference = "" if i == 0 else f" ({item.difference:+.{digits}f})".replace("-", "−")
-            row[NAMES[item.quantity].format(eps=item.eps)] = spread(item.mean, item.std, digits) + difference
+            text = interval(item.mean, item.low, item.high, digits)
+            if i:
+                ends = item.difference, item.difference_low, item.difference_high
+                text += f" ({interval(*ends, digits, '+')})"
+            row[f"{NAMES[item.quantity].format(eps=item.eps)} [{covered}]"] = text
         rows.append(row)
     return pd.DataFrame(rows)

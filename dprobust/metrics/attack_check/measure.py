@@ -33,6 +33,7 @@ def measure(model: nn.Module, images: Images, settings: Metric) -> Measured:
             images.y,
             eps,
             attack,
+            others=list(images.others.values()),
             loss=settings.loss,
             queries=settings.square_queries,
             planted=settings.planted,

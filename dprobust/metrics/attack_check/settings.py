@@ -1,5 +1,6 @@
 """Settings of the metric `attack_check`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MinLen
@@ -7,6 +8,7 @@ from annotated_types import Ge, Le, MinLen
 from dprobust.settings import Ascending, Count, Loss, MetricSettings, Step, Unique
 
 MINUTES = 10
+FLAGS = True
 
 
 class Metric(MetricSettings):
@@ -26,3 +28,14 @@ class Metric(MetricSettings):
     """Random changes that Square Attack tries."""
     planted: Count = 10
     """Images with a planted adversarial point, at most."""
+    transfer_from: Annotated[list[str], Unique] | Literal["auto"] = "auto"
+    """Names, as in paths, of the runs whose adversarial images are tried on every other run's model of the same seed
+    (the check `transfer`); none: no such check. auto takes sgd where the study has it, and for sgd, or without it, the
+    first of the other runs by name."""
+
+
+def others(settings: Metric, run: str, known: Sequence[str]) -> list[str]:
+    """The runs whose models this one needs, of those in the study."""
+    if settings.transfer_from != "auto":
+        return [name for name in settings.transfer_from if name != run]
+    return [name for name in sorted(known, key=lambda name: (name != "sgd", name)) if name != run][:1]

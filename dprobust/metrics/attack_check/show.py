@@ -5,30 +5,10 @@ from html import escape
 import pandas as pd
 
 from dprobust.metrics.attack_check.display import Display
+from dprobust.metrics.attack_check.flags import NAMES, is_flagged
 from dprobust.rendering import headings
 from dprobust.showing import Given
 
-NAMES = {
-    "p_is_1": "p = 1",
-    "wrong_direction": "wrong direction",
-    "zero_gradient": "zero gradient",
-    "softmax_output": "outputs are probabilities",
-    "one_step": "one step does better",
-    "smaller_ball": "half of eps does better",
-    "left_at_0.5": "left at eps 0.5",
-    "left_at_1": "left at eps 1",
-    "loss_not_rising": "loss does not rise",
-    "unreached": "eps not reached",
-    "out_of_bounds": "out of the ball or [0, 1]",
-    "other_loss": "margin breaks more",
-    "restarts": "random starts break more",
-    "black_box": "Square Attack breaks more",
-    "transfer": "other models' images break more",
-    "planted_missed": "planted points missed",
-    "random_signs": "random signs raise as much",
-    "not_deterministic": "passes differ",
-    "training_mode": "training mode",
-}
 GREEN, RED = "background:#e3f4e6;color:#14532d", "background:#fde2e1;color:#7f1d1d;font-weight:600"
 
 
@@ -42,7 +22,7 @@ def show(given: Given, settings: Display) -> tuple[str, pd.DataFrame]:
     titles = headings(given.runs)
     records = given.records["attack_check"]
     records = records[records["run"].isin(titles)]
-    records = records.assign(flagged=records["flagged"].astype(str) == "True")
+    records = records.assign(flagged=is_flagged(records))
     data = (
         records.groupby(["eps", "check", "run"], sort=False)
         .agg(

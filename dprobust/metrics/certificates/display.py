@@ -12,3 +12,4 @@ class Display(RunsDisplay):
     metrics: ClassVar[tuple[str, ...]] = ("certificates",)
     privacy: ClassVar[bool] = True
     images: ClassVar[bool] = True
+    flags: ClassVar[bool] = True

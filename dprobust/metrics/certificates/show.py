@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from dprobust.curves import outcomes
 from dprobust.metrics.certificates.display import Display
 from dprobust.showing import Given
 from dprobust.statistics import mean_interval
@@ -36,14 +35,14 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         by_side = {"certified": arrays["margin"] > 0, "attacked": arrays["attacked"]}
         return {side: np.concatenate([arrays["clean"][None], values]) for side, values in by_side.items()}
 
-    found, rows = outcomes(given, "certificates", right), []
+    found, rows = given.outcomes("certificates", right), []
     for run in given.runs:
         for side in SIDES:
             for i, size in enumerate(eps):
                 values = found[run.name, side][:, i]
-                value, low, high = mean_interval(values)
+                value, low, high = mean_interval(values, within=(0, 1))
                 row = {"run": run.name, "side": side, "eps": size, "mean": value}
-                rows.append(row | {"low": max(low, 0.0), "high": min(high, 1.0), "seeds": len(values)})
+                rows.append(row | {"low": low, "high": high, "seeds": len(values)})
     drawn = pd.DataFrame(rows)
     shade = colours(given.runs)
     with mpl.rc_context(STYLE):
@@ -55,12 +54,12 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         axes.set(xlim=(-0.02 * max(eps), 1.02 * max(eps)), ylim=(-0.02, 1.02), ylabel="accuracy")
         axes.set_xlabel("eps (largest change of a pixel, pixels in [0, 1])")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        key = runs_key({run: run.label(given.epsilons.get(run.name)) for run in given.runs}, shade)
+        key = runs_key({run: given.label(run) for run in given.runs}, shade)
         key += [("", None), ("from both sides", None)]
         key += [(name, Line2D([], [], color=GREY, linestyle=style)) for style, name in SIDES.values()]
         key += [("not known", Patch(facecolor=GREY, alpha=0.2))]
         legend(figure, key)
-        head(figure, settings.title, given.note)
+        head(figure, settings.title, given.footnote)
     return figure, drawn
 
 

@@ -10,6 +10,7 @@ class Display(RunsDisplay):
 
     kind: ClassVar[str] = "table"
     metrics: ClassVar[tuple[str, ...]] = ("corruptions",)
+    images: ClassVar[bool] = True
 
     paper: str | None = None
     """File in workflow/paper/ with the accuracies that the paper states, in percent: a row a corruption, a column a

@@ -1,13 +1,15 @@
 """Accuracy on corrupted test sets (Table 2): a row a corruption, a column a run, the paper's value beside each."""
 
-import math
+from collections.abc import Hashable, Mapping
 
+import numpy as np
 import pandas as pd
 
 from dprobust.metrics.corruptions.display import Display
 from dprobust.paper import Paper
-from dprobust.rendering import headings, less, spread
+from dprobust.rendering import covers, headings, interval
 from dprobust.showing import Given
+from dprobust.statistics import summary
 
 OFFICIAL = (
     *("brightness", "fog", "impulse_noise", "rotate", "shot_noise", "translate", "canny_edges", "glass_blur", "scale"),
@@ -19,22 +21,28 @@ OFFICIAL = (
 def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Table 2.
 
+    Of the records: rows with corruption and source; the arrays corruption, predicted and label.
+
     Returns:
         The numbers, in percent: corruption ("identity" is the clean set), source, run (or "a - b" for the difference of
-        the first two), mean, min, max, seeds, paper, paper_is (`dprobust.paper.Stated.origin`). And the table to read:
-        the mean over seeds, beside it the paper's value; after the first two runs their difference in percentage
-        points. Last come the averages over all corruptions and, where they are among them, over the official 15 of
-        MNIST-C.
+        the first two, images and seeds paired), mean, low, high (95 % interval over seeds and images,
+        `dprobust.statistics`), seeds, paper, paper_is (`dprobust.paper.Stated.origin`). And the table to read: the mean
+        over seeds with its interval, beside it the paper's value; after the first two runs their difference in
+        percentage points. Last come the averages over all corruptions and, where they are among them, over the official
+        15 of MNIST-C.
     """
     records = given.records["corruptions"]
-    records = records[records["metric"] == "accuracy"]
-    accuracy = 100 * records.pivot_table(index=["run", "seed"], columns="corruption", values="value")
     names = [name for name in records["corruption"].unique() if name != "identity"]
     averages = {f"average of {len(names)}": names}
     if set(OFFICIAL) < set(names):
         averages["average of the official 15"] = list(OFFICIAL)
-    for name, members in averages.items():
-        accuracy[name] = accuracy[members].mean(axis=1)
+
+    def right(arrays: Mapping[str, np.ndarray]) -> dict[Hashable, np.ndarray]:
+        """Of a corruption whether an image is right, of an average the share of the corruptions it is right under."""
+        found = dict(zip(arrays["corruption"].tolist(), arrays["predicted"] == arrays["label"], strict=True))
+        return found | {name: np.mean([found[member] for member in members], 0) for name, members in averages.items()}
+
+    values = given.outcomes("corruptions", right)
     sources = records.drop_duplicates("corruption").set_index("corruption")["source"]
     titles = headings(given.runs, short=True)
     first, second = ([run.name for run in given.runs] + [""])[:2]
@@ -47,16 +55,19 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     rows, texts = [], {}
     for name in ("identity", *names, *averages):
-        seeds = {run: values.droplevel("run") for run, values in accuracy[name].groupby("run")}
+        accuracy = {run.name: 100 * values[run.name, name] for run in given.runs}
         texts[name] = {}
         for column in columns:
-            if column in seeds:
-                values, stated = seeds[column], paper.average(name, averages.get(name, ()), column)
+            if column in accuracy:
+                found = summary(accuracy[column], within=(0, 100))
+                stated = paper.average(name, averages.get(name, ()), column)
             else:
-                values = less(seeds[first], seeds[second])
+                found = summary(accuracy[first], accuracy[second])
                 stated = paper.difference(name, first, second, averages.get(name, ()))
-            row = {"corruption": name, "source": sources.get(name, ""), "run": column}
-            row |= values.agg(["mean", "min", "max"]).to_dict() | {"seeds": len(values)}
+            row = {"corruption": name, "source": sources.get(name, ""), "run": column} | found
             rows.append(row | {"paper": stated.value, "paper_is": stated.origin})
-            texts[name][titles[column]] = f"{spread(row['mean'], math.nan)} {stated}".rstrip()
-    return pd.DataFrame(rows), pd.DataFrame.from_dict(texts, orient="index").rename_axis("corruption").reset_index()
+            text = interval(row["mean"], row["low"], row["high"])
+            texts[name][titles[column]] = f"{text} {stated}".rstrip()
+    data = pd.DataFrame(rows)
+    head = f"corruption: accuracy in % [{covers(data['seeds'].max())}]"
+    return data, pd.DataFrame.from_dict(texts, orient="index").rename_axis(head).reset_index()

@@ -12,6 +12,7 @@ class Display(RunsDisplay):
 
     kind: ClassVar[str] = "figure"
     metrics: ClassVar[tuple[str, ...]] = ("curvature",)
+    images: ClassVar[bool] = True
     privacy: ClassVar[bool] = True
 
     paper_ratio: Positive | None = None

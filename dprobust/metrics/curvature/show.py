@@ -1,7 +1,7 @@
 """Curvature of the cross-entropy around test images: eigenvalues of the input Hessian and what is left of them
 without confidence (Fig 5c)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -14,17 +14,19 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from dprobust.metrics.curvature.display import Display
 from dprobust.runs import Run
-from dprobust.showing import Given
-from dprobust.statistics import Sample, estimate, ratio
+from dprobust.showing import Given, Outcomes
+from dprobust.statistics import Estimate, Sample, estimate, ratio, same
 from dprobust.style import GREY, PAPER, STYLE, colours, head, legend, runs_key, short, wrapped
 
-QUANTILES = {"p10": 0.1, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9}
+QUANTILES = {"p10": 0.1, "p25": 0.25, "p75": 0.75, "p90": 0.9}
+"""Over images and seeds: how much images differ, no interval."""
 STATISTICS = ("mean", "median")
 MEAN = {"linestyle": "-", "marker": "o", "markersize": 3.5, "linewidth": 1.6}
 MEDIAN = {"linestyle": (0, (4, 2)), "linewidth": 1.2}
 SMALL = {"fontsize": 8, "color": GREY}
 FEW = 3
-"""Runs whose bands can be told apart."""
+"""Runs whose bands and quantiles can be told apart."""
+QUANTILE = {"linestyle": (0, (1, 1.5)), "linewidth": 0.9}
 CENTRED = {"ha": "center", "va": "center"}
 BY = ["metric", "rank", "h"]
 
@@ -32,17 +34,18 @@ BY = ["metric", "rank", "h"]
 def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     """Three panels: eigenvalues by rank, the largest one divided by p1 p2, finite-difference curvature over h.
 
-    Of the records: rows with columns run, seed, index, metric ("eigenvalue" with its `rank`, "confidence_free",
-    "finite_difference" with its `h`) and value. Images and seeds are pooled.
+    Of the records: the arrays eigenvalues, confidence_free, finite_difference and h.
 
     Returns:
-        The figure, and the numbers in it: metric, rank, h, run, n (values pooled), their mean and quantiles, the ratios
-        of mean and median to the first run's, `ratio_of_means` and `ratio_of_medians` (geometric means over seeds),
-        their 95 % intervals over images and seeds (`_low`, `_high`), and `paper_ratio`.
+        The figure, and the numbers in it: metric ("eigenvalue" with its `rank`, "confidence_free", "finite_difference"
+        with its `h`), rank, h, run, n (values), seeds; mean and median over images, geometric means over seeds, with
+        `mean_low` to `median_high`, their 95 % intervals over seeds and images (`dprobust.statistics`); quantiles of
+        images and seeds pooled, p10 to p90; `ratio_of_means` and `ratio_of_medians` to the first run's (geometric means
+        over seeds) and their intervals, likewise; and `paper_ratio`.
     """
-    runs, records = given.runs, given.records["curvature"]
-    records = records[records["run"].isin([run.name for run in runs])]
-    data = _summary(records, runs, settings.paper_ratio)
+    runs = given.runs
+    values = given.outcomes("curvature", _values)
+    data = _summary(values, runs, settings.paper_ratio)
     shade = colours(runs)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 5.8), layout="constrained")
@@ -51,7 +54,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         for name, title, lines in (("a", "by rank", 1), ("b", "without confidence", 2), ("c", "over a distance", 2)):
             room = 6 + 11 * lines if len(runs) == 2 else None
             axes[name].set_title(f"({name}) {title}", loc="left", pad=room)
-        _strips(axes["b"], records[records["metric"] == "confidence_free"], runs, shade)
+        _strips(axes["b"], values, data[data["metric"] == "confidence_free"], runs, shade)
         _finite_differences(axes["c"], data[data["metric"] == "finite_difference"], runs, shade)
         if len(runs) == 2:
             _ratios(axes, data[data["run"] == runs[1].name])
@@ -59,7 +62,9 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         key = runs_key({run: run.label(given.epsilons.get(run.name)) for run in runs}, shade, linewidth=5)
         key += [("", None), ("over images", None), ("mean (the paper's)", Line2D([], [], **MEAN, **grey))]
         key += [("median", Line2D([], [], **MEDIAN, **grey))]
-        key += [("10 to 90 %", Patch(alpha=0.25, linewidth=0, **grey))] if len(runs) <= FEW else []
+        if len(runs) <= FEW:
+            key += [("95 % intervals of both", Patch(alpha=0.25, linewidth=0, **grey))]
+            key += [("10 and 90 % of the images", Line2D([], [], **QUANTILE, **grey))]
         names = short(runs)
         if settings.paper_ratio:
             stated = data[data["paper_ratio"].notna()]
@@ -74,35 +79,39 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     return figure, data
 
 
-def _summary(records: pd.DataFrame, runs: Sequence[Run], paper_ratio: float | None) -> pd.DataFrame:
-    groups = records.groupby([*BY, "run"], dropna=False, sort=False)["value"]
-    table = groups.agg(["count", "mean"]).rename(columns={"count": "n"})
-    for name, q in QUANTILES.items():
-        table[name] = groups.quantile(q)
-    table = _with_ratios(table.reset_index(), records, runs[0])
+def _values(arrays: Mapping[str, np.ndarray]) -> dict[Hashable, np.ndarray]:
+    """(metric, rank, h) -> of each image; rank and h None where there is none."""
+    found: dict[Hashable, np.ndarray] = {
+        ("eigenvalue", rank, None): values for rank, values in enumerate(arrays["eigenvalues"], 1)
+    }
+    found["confidence_free", None, None] = arrays["confidence_free"]
+    by_h = zip(arrays["h"].tolist(), arrays["finite_difference"], strict=True)
+    return found | {("finite_difference", None, h): values for h, values in by_h}
+
+
+def _summary(values: Outcomes, runs: Sequence[Run], paper_ratio: float | None) -> pd.DataFrame:
+    rows = []
+    for (run, key), of_run in values.items():
+        row = dict(zip(BY, key, strict=True)) | {"run": run, "n": of_run.size, "seeds": len(of_run)}
+        row |= dict(zip(QUANTILES, np.quantile(of_run, list(QUANTILES.values())), strict=True))
+        for name in STATISTICS:
+            row |= _ends(name, estimate(Sample((of_run,), same, name, log=True)))
+            if run != runs[0].name:
+                both = Sample((values[runs[0].name, key], of_run), ratio, name, log=True)
+                row |= _ends(f"ratio_of_{name}s", estimate(both))
+        rows.append(row)
+    ratios = [f"ratio_of_{name}s{end}" for name in STATISTICS for end in ("", "_low", "_high")]
+    order = [*BY, "run", "n", "seeds", *(f"{name}{end}" for name in STATISTICS for end in ("", "_low", "_high"))]
+    table = pd.DataFrame(rows).reindex(columns=[*order, *QUANTILES, *ratios])
     if paper_ratio:
         table.loc[(table["rank"] == 1) & (table["run"] == runs[1].name), "paper_ratio"] = paper_ratio
     return table.astype({"rank": "Int64"})
 
 
-def _with_ratios(table: pd.DataFrame, records: pd.DataFrame, first: Run) -> pd.DataFrame:
-    """The table with the ratios to the first run, and the ends of their intervals."""
-    arrays = {
-        key: group.pivot_table(index="seed", columns="index", values="value").to_numpy()
-        for key, group in records.fillna({"rank": 0, "h": 0}).groupby([*BY, "run"], sort=False)
-    }
-    wanted = [f"ratio_of_{name}s{end}" for name in STATISTICS for end in ("", "_low", "_high")]
-    table = table.reindex(columns=[*table.columns, *wanted])
-    for row in table[table["run"] != first.name].itertuples():
-        key = (row.metric, *np.nan_to_num([row.rank, row.h]))
-        for name in STATISTICS:
-            found = estimate(Sample((arrays[*key, first.name], arrays[*key, row.run]), ratio, name, log=True))
-            if np.isfinite(found.value) and found.value > 0:  # 0 / 0 is nothing to compare
-                table.loc[row.Index, [f"ratio_of_{name}s{end}" for end in ("", "_low", "_high")]] = (
-                    found.value,
-                    *found.interval(),
-                )
-    return table
+def _ends(name: str, found: Estimate) -> dict[str, float]:
+    """A value with its ends; of 0 for all images the value alone, of 0 / 0 nothing."""
+    ends = found.interval() if found.value > 0 else (np.nan, np.nan)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), (found.value, *ends), strict=True))
 
 
 def _profile(axes: Axes, data: pd.DataFrame, runs: Sequence[Run], shade: Mapping[Run, str]) -> None:
@@ -128,10 +137,13 @@ def _profile(axes: Axes, data: pd.DataFrame, runs: Sequence[Run], shade: Mapping
     axes.set(xlabel="rank k", ylabel="eigenvalue λₖ of the input Hessian")
 
 
-def _strips(axes: Axes, records: pd.DataFrame, runs: Sequence[Run], shade: Mapping[Run, str]) -> None:
-    """A point an image, and boxes of the quartiles with whiskers from 10 to 90 %."""
+def _strips(axes: Axes, found: Outcomes, data: pd.DataFrame, runs: Sequence[Run], shade: Mapping[Run, str]) -> None:
+    """A point an image, boxes of the quartiles with whiskers from 10 to 90 %, and beside them the median's interval."""
+    medians = data.set_index("run")
     for x, run in enumerate(runs):
-        values = records.loc[records["run"] == run.name, "value"].to_numpy()
+        values = found[run.name, ("confidence_free", None, None)].ravel()
+        ends = medians.loc[run.name, ["median_low", "median_high"]]
+        axes.plot([x + 0.4, x + 0.4], ends, color=shade[run], linewidth=4, alpha=0.4, solid_capstyle="butt")
         # Spread by the golden ratio: even, and the same each time.
         spread = 0.36 * ((np.arange(len(values)) * 0.6180339887) % 1 - 0.5)
         axes.plot(x - 0.22 + spread, values, ".", color=shade[run], markersize=4, markeredgewidth=0, alpha=0.55)
@@ -180,10 +192,10 @@ def _curves(axes: Axes, x: pd.Series, curve: pd.DataFrame, colour: str, mean: bo
     axes.plot(x, curve["median"].where(curve["median"] > 0), color=colour, **MEDIAN)
     if not band:
         return
-    low, high = (curve[name].where(curve[name] > 0) for name in ("p10", "p90"))
-    axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
-    for edge in (low, high):
-        axes.plot(x, edge, color=colour, linewidth=0.6, alpha=0.6)
+    for name in STATISTICS if mean else ("median",):
+        axes.fill_between(x, curve[f"{name}_low"], curve[f"{name}_high"], color=colour, alpha=0.2, linewidth=0)
+    for name in ("p10", "p90"):
+        axes.plot(x, curve[name].where(curve[name] > 0), color=colour, **QUANTILE)
 
 
 def _ratios(axes: Mapping[str, Axes], second: pd.DataFrame) -> None:

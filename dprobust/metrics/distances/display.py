@@ -14,6 +14,7 @@ class Display(RunsDisplay):
 
     kind: ClassVar[str] = "figure"
     metrics: ClassVar[tuple[str, ...]] = ("distances",)
+    images: ClassVar[bool] = True
     privacy: ClassVar[bool] = True
 
     norm: Literal["linf", "l2"] = "linf"

@@ -1,7 +1,8 @@
 """Histograms of the distance to the decision boundary, and its mean by several definitions (Figs 5a, 5b)."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -13,8 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from dprobust.metrics.distances.display import Display
 from dprobust.runs import Run
-from dprobust.showing import Given
-from dprobust.style import GREY, PAPER, STYLE, colours, head, legend, over_seeds, runs_key, short, wrapped
+from dprobust.showing import Given, Outcomes
+from dprobust.statistics import Sample, estimate, ratio, summary
+from dprobust.style import GREY, PAPER, STYLE, colours, head, legend, runs_key, short, wrapped
 
 NORM_NAMES = {
     "linf": "l∞ distance (largest change of a pixel, pixels in [0, 1])",
@@ -41,26 +43,27 @@ HEAD_WIDTH = 11
 def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     """Histograms of the paper's absolute distance above, means and medians of every definition below.
 
-    Of the records: a row an image with columns run, seed, correct, and for the norm N: N, N_signed, deepfool_N (empty
-    where DeepFool did not run). Infinite distances are counted and left out. Changes are relative to the first run.
+    Of the records: the arrays norm, distance, signed, correct and, where DeepFool ran, index, deepfool_index and
+    deepfool_distance. Infinite distances are counted and left out. Changes are relative to the first run.
 
     Returns:
         The figure, and the numbers in it: run, variant (a key of `VARIANT_NAMES`), statistic, for a bin of the
-        histogram its ends `low` and `high`, and mean, min, max of the value over seeds. Statistics: `mean` and `median`
-        of the finite distances and the number of those `images`, the number of `infinite` ones, `change_of_mean` and
-        `change_of_median` relative to the first run (of the same seed), and `share` of the images in the bin.
+        histogram its ends `bin_low` and `bin_high`, and mean, low, high (95 % interval over seeds and images,
+        `dprobust.statistics`), seeds. Statistics: `mean` and `median` of the finite distances, `change_of_mean` and
+        `change_of_median` relative to the first run (of the ratio's geometric mean over seeds, images and seeds paired;
+        nothing where a mean is 0 or less), `share` of the images in the bin; and without intervals, means over seeds of
+        the numbers of finite distances, `images`, and of `infinite` ones.
     """
-    runs, records = given.runs, given.records["distances"]
-    every = _distances(records[records["run"].isin([run.name for run in runs])], settings.norm)
-    distances = every[np.isfinite(every["value"])]
-    infinite = _infinite(every)
-    largest = distances.loc[distances["variant"] == "absolute", "value"].max()
+    runs = given.runs
+    every = _distances(given, settings.norm)
+    distances = {key: np.where(np.isfinite(values), values, np.nan) for key, values in every.items()}
+    largest = max(np.nan_to_num(values).max() for (_, name), values in distances.items() if name == "absolute")
     edges = np.linspace(0, largest if largest > 0 else 1, BINS + 1)
-    shares = over_seeds(_histogram(distances, edges), ["run", "variant", "statistic", "low", "high"])
-    statistics = over_seeds(_statistics(distances, runs[0]), ["run", "variant", "statistic"])
-    counts = over_seeds(infinite, ["run", "variant", "statistic"])
+    shares = pd.DataFrame(_histograms(distances, edges))
+    statistics = pd.DataFrame(_statistics(distances, runs))
+    counts = pd.DataFrame(_counts(every))
     data = pd.concat([_stated(settings, runs), statistics, counts, shares], ignore_index=True)
-    data = data[["run", "variant", "statistic", "low", "high", "mean", "min", "max", "seeds"]]
+    data = data[["run", "variant", "statistic", "bin_low", "bin_high", "mean", "low", "high", "seeds"]]
     shade = colours(runs)
     variants = [variant for variant in VARIANT_NAMES if variant in set(data["variant"])]
     with mpl.rc_context(STYLE):
@@ -76,7 +79,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         upper.set_ylabel(f"share of images ({BINS} bins)")
         upper.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
         upper.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-        means = data.loc[data["statistic"].isin(["mean", "median"]), ["mean", "min", "max"]]
+        means = data.loc[data["statistic"].isin(["mean", "median"]), ["mean", "low", "high"]]
         low, high = min(0, means.min(axis=None)), max(edges[-1], means.max(axis=None))
         upper.set_xlim(low - 0.03 * (high - low) * (low < 0), high + 0.03 * (high - low))
         lower.set_xlabel(NORM_NAMES[settings.norm])
@@ -85,37 +88,41 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         key += [("", None), ("over images", None)]
         key += [("mean (lines: Eq. 4, absolute)", Line2D([], [], **MEAN, **dot))]
         key += [("median", Line2D([], [], **MEDIAN, **dot))]
+        key += [("95 % interval", Line2D([], [], color=GREY, linewidth=3, alpha=0.4))]
         key += [(VARIANT_NAMES["paper"], Line2D([], [], **PAPER))] if settings.paper_means else []
         legend(figure, key)
-        head(figure, settings.title, "; ".join(filter(None, (given.note, _left_out(infinite, runs)))))
+        head(figure, settings.title, "; ".join(filter(None, (given.note, _left_out(every, runs)))))
     return figure, data
 
 
-def _distances(records: pd.DataFrame, norm: str) -> pd.DataFrame:
-    """Distances of every definition, a row an image and definition where there is one: run, seed, variant, value."""
-    columns = {
-        "absolute": records[norm],
-        "correct": records[norm].where(records["correct"]),
-        "signed": records[f"{norm}_signed"],
-        "deepfool": records[f"deepfool_{norm}"],
-    }
-    about = records[["run", "seed"]]
-    distances = pd.concat([about.assign(variant=name, value=values) for name, values in columns.items()])
-    return distances.dropna(subset="value")
+def _distances(given: Given, norm: str) -> Outcomes:
+    """(run, definition) -> distances (seeds, images); nan where the image does not count."""
+
+    def of(arrays: Mapping[str, np.ndarray]) -> dict[Hashable, np.ndarray]:
+        at, correct = arrays["norm"].tolist().index(norm), arrays["correct"]
+        absolute, signed = (arrays[name][at].astype(np.float64) for name in ("distance", "signed"))
+        found = {"absolute": absolute, "correct": np.where(correct, absolute, np.nan), "signed": signed}
+        if "deepfool_index" in arrays:
+            found["deepfool"] = np.full(len(absolute), np.nan)
+            found["deepfool"][np.isin(arrays["index"], arrays["deepfool_index"])] = arrays["deepfool_distance"][at]
+        return found
+
+    return given.outcomes("distances", of)
 
 
-def _infinite(distances: pd.DataFrame) -> pd.DataFrame:
-    """Number of infinite distances of each run, seed and definition."""
-    counts = np.isinf(distances["value"]).groupby([distances[c] for c in ("run", "variant", "seed")], sort=False).sum()
-    return counts.rename("value").reset_index().assign(statistic="infinite")
+def _counts(every: Outcomes) -> Iterator[dict[str, object]]:
+    """Numbers of finite and infinite distances."""
+    for (run, variant), values in every.items():
+        for statistic, counted in (("images", np.isfinite(values)), ("infinite", np.isinf(values))):
+            about = {"run": run, "variant": variant, "statistic": statistic}
+            yield about | {"mean": counted.sum(axis=1).mean(), "seeds": len(values)}
 
 
-def _left_out(infinite: pd.DataFrame, runs: Sequence[Run]) -> str:
+def _left_out(every: Outcomes, runs: Sequence[Run]) -> str:
     """What to say of infinite distances; nothing if there are none."""
-    sums = infinite.groupby(["variant", "run"])["value"].sum()
     names, parts = short(runs), []
     for variant in ("absolute", "deepfool"):
-        found = [(names[run], sums.get((variant, run.name), 0)) for run in runs]
+        found = [(names[run], np.isinf(every.get((run.name, variant), np.zeros(1))).sum()) for run in runs]
         told = ", ".join(f"{count} of {name}" for name, count in found if count)
         parts += [f"{VARIANT_NAMES[variant].partition(',')[0]}: {told}"] if told else []
     return f"infinite distances (no boundary found), left out, all seeds: {'; '.join(parts)}" if parts else ""
@@ -130,28 +137,39 @@ def _stated(settings: Display, runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame({"run": run.name, "variant": "paper", "statistic": name, "mean": v} for run, name, v in rows)
 
 
-def _histogram(distances: pd.DataFrame, edges: np.ndarray) -> pd.DataFrame:
-    """Share of the images of a run and seed in each bin of the absolute distance."""
-    parts = []
-    for (run, seed), group in distances[distances["variant"] == "absolute"].groupby(["run", "seed"], sort=False):
-        shares = np.histogram(group["value"], edges)[0] / len(group)
-        parts.append(pd.DataFrame({"low": edges[:-1], "high": edges[1:], "value": shares}).assign(run=run, seed=seed))
-    return pd.concat(parts).assign(variant="absolute", statistic="share")
+def _histograms(distances: Outcomes, edges: np.ndarray) -> Iterator[dict[str, object]]:
+    """Share of the images in each bin of the absolute distance: a row a run and bin."""
+    for (run, variant), values in distances.items():
+        if variant != "absolute" or np.isnan(values).all():
+            continue
+        bins = np.clip(np.searchsorted(edges, values, "right") - 1, 0, BINS - 1)  # the last bin has both its ends
+        for i, (low, high) in enumerate(itertools.pairwise(edges)):
+            inside = np.where(np.isnan(values), np.nan, bins == i)
+            about = {"run": run, "variant": variant, "statistic": "share", "bin_low": low, "bin_high": high}
+            yield about | summary(inside, within=(0, 1))
 
 
-def _statistics(distances: pd.DataFrame, first: Run) -> pd.DataFrame:
-    """Statistics of each run, seed and variant, and their change relative to the first run: a row a value."""
-    by = ["run", "variant", "seed"]
-    table = distances.groupby(by, sort=False)["value"].agg(["mean", "median", "count"])
-    table = table.rename(columns={"count": "images"})
-    wide = table[["mean", "median"]].unstack("run")
-    for name in ("mean", "median"):
-        # Relative to a signed mean of 0 or less a change says nothing.
-        every = wide[name].reindex(columns=wide[name].columns.union([first.name], sort=False))
-        reference = every[first.name].where(lambda value: value > 0)
-        changes = every.drop(columns=first.name).div(reference, axis=0) - 1
-        table[f"change_of_{name}"] = changes.stack().reorder_levels(by)
-    return table.reset_index().melt(by, var_name="statistic").dropna(subset="value")
+def _statistics(distances: Outcomes, runs: Sequence[Run]) -> Iterator[dict[str, object]]:
+    """Statistics of each run and definition, and their change relative to the first run: a row a value."""
+    for (run, variant), values in distances.items():
+        first = distances.get((runs[0].name, variant))
+        for name in ("mean", "median"):
+            if np.isnan(values).all(axis=1).any():
+                continue
+            about = {"run": run, "variant": variant}
+            yield about | {"statistic": name} | summary(values, reduce=name)
+            # Of and to a signed mean of 0 or less a change says nothing.
+            if run != runs[0].name and first is not None:
+                found = estimate(Sample((first, values), _positive_ratio, name, log=True))
+                low, high = found.interval()
+                if np.isfinite(found.value):
+                    change = {"mean": found.value - 1, "low": low - 1, "high": high - 1, "seeds": found.seeds}
+                    yield about | {"statistic": f"change_of_{name}"} | change
+
+
+def _positive_ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """`ratio` where both are above 0, else nan."""
+    return np.where((first > 0) & (second > 0), ratio(first, second), np.nan)
 
 
 def _value(data: pd.DataFrame, run: Run, variant: str, statistic: str, column: str = "mean") -> float:
@@ -166,8 +184,8 @@ def _bars(axes: Axes, shares: pd.DataFrame, edges: np.ndarray, colour: str, few:
     if few:
         axes.stairs(shares["mean"], edges, fill=True, color=colour, alpha=0.22)
     axes.stairs(shares["mean"], edges, color=colour, linewidth=1.3)
-    if few and (shares["seeds"] > 1).any():
-        axes.stairs(shares["max"], edges, baseline=shares["min"], fill=True, color=colour, alpha=0.3)
+    if few:
+        axes.stairs(shares["high"], edges, baseline=shares["low"], fill=True, color=colour, alpha=0.3)
 
 
 def _rows(
@@ -183,8 +201,10 @@ def _rows(
             if variant == "paper":
                 axes.plot(mean, line, **PAPER | {"markeredgecolor": shade[run]})
                 continue
-            ends = [_value(data, run, variant, "mean", end) for end in ("min", "max")]
-            axes.plot(ends, [line, line], color=shade[run], linewidth=3 * small, alpha=0.4, solid_capstyle="butt")
+            for statistic, width in (("mean", 3), ("median", 6)):
+                ends = [_value(data, run, variant, statistic, end) for end in ("low", "high")]
+                bar = {"linewidth": width * small, "alpha": 0.4 if statistic == "mean" else 0.2}
+                axes.plot(ends, [line, line], color=shade[run], solid_capstyle="butt", **bar)
             axes.plot(median, line, color=shade[run], **MEDIAN | {"markersize": 10 * small**2})
             axes.plot(mean, line, color=shade[run], **MEAN | {"markersize": 6 * small, "markeredgecolor": "white"})
     if len(runs) <= len(COLUMNS):

@@ -16,6 +16,7 @@ class Display(RunsDisplay):
     metrics: ClassVar[tuple[str, ...]] = ("fgsm",)
     privacy: ClassVar[bool] = True
     images: ClassVar[bool] = True
+    flags: ClassVar[bool] = True
 
     losses: Annotated[list[ShownLoss], Len(1, 4), Unique] = ["ce", "ce_stable", "worst"]
     """What the attack follows, in the order of the line styles (solid, dashed, dotted, dash-dotted); worst is the worst

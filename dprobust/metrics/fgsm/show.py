@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dprobust.curves import Words, curves, outcomes
+from dprobust.curves import Words, curves
 from dprobust.metrics.fgsm.display import Display
 from dprobust.showing import Given
 from dprobust.style import LOSS_NAMES
@@ -28,7 +28,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     )
     names = {loss: LOSS_NAMES[loss] for loss in settings.losses}
     eps = next(iter(given.arrays.values()))["eps"].tolist()
-    right = outcomes(given, "fgsm", right_under)
+    right = given.outcomes("fgsm", right_under)
     return curves(
         given, right, eps, "loss", names, words, settings.relative, bool(settings.paper_gap), settings.paper_gap
     )

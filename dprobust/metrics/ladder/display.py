@@ -11,6 +11,8 @@ class Display(RunsDisplay):
 
     kind: ClassVar[str] = "table"
     metrics: ClassVar[tuple[str, ...]] = ("ladder",)
+    images: ClassVar[bool] = True
+    flags: ClassVar[bool] = True
 
     alone: bool = True
     """Show what each attack finds by itself, where that is measured."""

@@ -14,6 +14,8 @@ class Display(RunsDisplay):
 
     kind: ClassVar[str] = "table"
     metrics: ClassVar[tuple[str, ...]] = ("pgd",)
+    images: ClassVar[bool] = True
+    flags: ClassVar[bool] = True
 
     losses: Annotated[list[ShownLoss], MinLen(1), Unique] = ["ce", "margin", "worst"]
     """Losses whose attack is shown, a column each; the paper's values stand beside the first. `worst` counts an image

@@ -14,6 +14,7 @@ class Display(RunsDisplay):
     metrics: ClassVar[tuple[str, ...]] = ("pgd_iterations",)
     privacy: ClassVar[bool] = True
     images: ClassVar[bool] = True
+    flags: ClassVar[bool] = True
 
     loss: ShownLoss = "ce"
     """What the attack follows; worst takes for each image the loss measured that fools it in the fewest steps."""

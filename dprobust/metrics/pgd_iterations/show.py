@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from dprobust.metrics.pgd_iterations.display import Display
 from dprobust.showing import Given
-from dprobust.statistics import mean_interval
+from dprobust.statistics import summary
 from dprobust.style import GREY, LOSS_NAMES, STYLE, colours, head, legend, runs_key
 
 OF = {
@@ -54,7 +54,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         panels[0, 0].set(xlim=(0, curves["iterations"].max()), ylim=(-0.02, 1.02))
         panels[0, 0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panels[0, 0].yaxis.set_major_formatter(PercentFormatter(1.0))
-        key = runs_key({run: run.label(given.epsilons.get(run.name)) for run in given.runs}, shade)
+        key = runs_key({run: given.label(run) for run in given.runs}, shade)
         key += [("", None), ("step size", None)]
         key += [
             (f"alpha = {alpha:g}", Line2D([], [], color=GREY, linestyle=style, linewidth=1.4))
@@ -67,7 +67,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
             (("attack follows the\n" if settings.loss != "worst" else "") + LOSS_NAMES[settings.loss], None),
         ]
         legend(figure, key)
-        head(figure, settings.title, given.note)
+        head(figure, settings.title, given.footnote)
     return figure, curves
 
 
@@ -91,9 +91,8 @@ def _shares(given: Given, loss: str) -> Iterator[dict[str, object]]:
                         fooled = (first <= step).astype(np.float64)
                         if of == "right":  # wrong from the start: among neither the fooled nor those that could be
                             fooled[first == 0] = np.nan
-                        mean, low, high = mean_interval(fooled)
                         about = {"run": run.name, "of": of, "eps": eps, "alpha": alpha, "iterations": step}
-                        yield about | {"mean": mean, "low": low, "high": high, "seeds": len(first)}
+                        yield about | summary(fooled, within=(0, 1))
 
 
 def _dashes(n: int) -> list[object]:

@@ -10,6 +10,7 @@ class Display(RunsDisplay):
 
     kind: ClassVar[str] = "figure"
     metrics: ClassVar[tuple[str, ...]] = ("rotation",)
+    images: ClassVar[bool] = True
     privacy: ClassVar[bool] = True
 
     paper: str | None = None

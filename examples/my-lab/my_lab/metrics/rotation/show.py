@@ -1,6 +1,9 @@
 """Accuracy against the angle by which images are rotated."""
 
+from collections.abc import Mapping
+
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -8,24 +11,27 @@ from matplotlib.ticker import PercentFormatter
 
 from dprobust.errors import UserError
 from dprobust.showing import Given
-from dprobust.style import PAPER, STYLE, colours, head, legend, over_seeds, runs_key
+from dprobust.statistics import summary
+from dprobust.style import PAPER, STYLE, colours, head, legend, runs_key
 from my_lab.metrics.rotation.display import Display
 
 
 def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
-    """Accuracy curves with bands from the smallest to the largest value over seeds.
+    """Accuracy curves with bands of 95 % intervals over seeds and images.
 
-    Of the records: rows of metric "accuracy" with columns run, seed, angle, value.
+    Of the records: the arrays angle, predicted and label.
 
     Returns:
-        The figure, and the numbers in it: run, angle, mean, min, max, seeds; accuracies 0 to 1.
+        The figure, and the numbers in it: run, angle, mean, low, high, seeds; accuracies 0 to 1.
 
     Raises:
         UserError: a file with reference values that lacks a column.
     """
-    runs, records = given.runs, given.records["rotation"]
-    shown = records[(records["metric"] == "accuracy") & records["run"].isin([run.name for run in runs])]
-    curves = over_seeds(shown, ["run", "angle"])
+    runs = given.runs
+    right = given.outcomes("rotation", _right)
+    curves = pd.DataFrame(
+        {"run": run, "angle": angle} | summary(values, within=(0, 1)) for (run, angle), values in right.items()
+    )
     shade = colours(runs)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.0), layout="constrained")
@@ -33,8 +39,8 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         for run in runs:
             curve = curves[curves["run"] == run.name]
             axes.plot(curve["angle"], curve["mean"], color=shade[run], marker=".")
-            axes.fill_between(curve["angle"], curve["min"], curve["max"], color=shade[run], alpha=0.18, linewidth=0)
-        key = runs_key({run: run.label(given.epsilons.get(run.name)) for run in runs}, shade)
+            axes.fill_between(curve["angle"], curve["low"], curve["high"], color=shade[run], alpha=0.18, linewidth=0)
+        key = runs_key({run: given.label(run) for run in runs}, shade)
         if given.paper is not None:
             if missing := {"angle", "accuracy"} - set(given.paper):
                 raise UserError(f"{settings.paper}: no column {sorted(missing)[0]}; it needs angle and accuracy")
@@ -47,3 +53,8 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         axes.set_xlabel("rotation in degrees, counterclockwise")
         head(figure, settings.title, given.note)
     return figure, curves
+
+
+def _right(arrays: Mapping[str, np.ndarray]) -> dict[float, np.ndarray]:
+    """Angle -> whether each image is right, bool (images,)."""
+    return dict(zip(arrays["angle"].tolist(), arrays["predicted"] == arrays["label"], strict=True))
