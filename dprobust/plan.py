@@ -284,7 +284,7 @@ class Plan:
         if run.weights:
             made_from = content(run.weights, f"runs: {run.name}: weights")
         else:
-            made_from = key(self.train(dataset, run.base))
+            made_from = self._key("train", dataset, run.base)
         return {"model": run.model, "weights": run.weights, "made_from": made_from}
 
     def measure(self, dataset: str, run: str, metric: str) -> Spec:
