@@ -5,10 +5,14 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: missing $(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' Makefile)
+.PHONY: missing asked $(shell sed -n 's/^\([a-z-]*\):.*\#\#.*/\1/p' Makefile)
 SHELL := /bin/sh
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+PYTHON_FROM := $(firstword $(origin PYTHON))
+# The newest that runs and has venv, else the newest that runs (a shim of pyenv may be there and not run).
+PYTHON ?= $(shell for with in 'import venv, ensurepip' ''; do for version in 3.13 3.12 3.11; do \
+  python$$version -c "$$with" 2>/dev/null && command -v python$$version && exit; done; done; command -v python3 || echo python3)
+TORCH ?=
 STAMP := .venv/.ready
 PY := .venv/bin/python
 SNAKEMAKE := $(PY) -m snakemake
@@ -19,23 +23,13 @@ help: ## show this list
 	@echo "What does training with differential privacy do to robustness?"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-setup: $(STAMP) ## make .venv with the pinned packages (about 6 GB on Linux: torch with CUDA; README for a CPU build)
+setup: $(STAMP) ## make .venv with the pinned packages (about 6 GB on Linux); without CUDA: make setup TORCH=cpu
 
-# Without its interpreter an environment is not ready, whatever the stamp says.
-$(STAMP): requirements.lock $(if $(wildcard $(PY)),,missing)
-	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 12))' 2>/dev/null || \
-	  { echo "error: Python 3.11 is needed, found: $$("$(PYTHON)" --version 2>&1 | head -n 1); set PYTHON, for example: make $(or $(MAKECMDGOALS),demo) PYTHON=/usr/bin/python3.11" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
-	  { echo "error: this Python has no venv; on Debian or Ubuntu: apt install python3.11-venv" >&2; exit 1; }
-	@echo "Setting up .venv: 105 packages, some minutes the first time (log: .venv/setup.log)"
-	@[ ! -L .venv ] || rm .venv  # a link: what it leads to is another's to clear
-	@"$(PYTHON)" -m venv --clear .venv
-	@$(PY) -m pip install --disable-pip-version-check --progress-bar off -r requirements.lock > .venv/setup.log 2>&1 & pid=$$!; \
-	  trap 'kill $$pid 2>/dev/null' INT TERM; seconds=0; \
-	  while kill -0 $$pid 2>/dev/null; do sleep 1; seconds=$$((seconds + 1)); \
-	    [ $$((seconds % 15)) -ne 0 ] || echo "  $$seconds s: $$(grep -E '^(Collecting|Downloading|Installing)' .venv/setup.log | tail -n 1 | cut -c 1-70)"; done; \
-	  wait $$pid || { tail -n 5 .venv/setup.log >&2; echo "error: pip could not install requirements.lock; whole log: .venv/setup.log" >&2; exit 1; }
-	@touch $@
+# Without its interpreter an environment is not ready, whatever the stamp says. Told which Python or torch, setup.py looks.
+$(STAMP): requirements.lock $(if $(wildcard $(PY)),,missing) $(if $(TORCH)$(filter command environment,$(PYTHON_FROM)),asked)
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || \
+	  { echo "error: Python 3.11, 3.12 or 3.13 is needed, found: $$("$(PYTHON)" --version 2>&1 | head -n 1) ($(PYTHON)); set PYTHON, for example: make $(or $(firstword $(MAKECMDGOALS)),demo) PYTHON=/usr/bin/python3.12" >&2; exit 1; }
+	@"$(PYTHON)" tools/setup.py "$(TORCH)" $(PYTHON_FROM)
 
 demo: $(STAMP) ## real MNIST in minutes: every figure, few epochs
 	@$(SNAKEMAKE) --configfile presets/demo.yaml $(ARGS)
@@ -117,11 +111,13 @@ format: $(STAMP) ## put code and rules into the house style
 	@$(PY) -m ruff format . && $(PY) -m ruff check --fix .
 	@$(PY) -m snakefmt Snakefile workflow/rules
 
-lock: ## renew requirements.lock from requirements.in
+lock: ## renew requirements.lock from requirements.in; pins that still fit stay, but for: make lock ARGS=--upgrade
 	@rm -rf .venv-lock && "$(PYTHON)" -m venv .venv-lock
-	@.venv-lock/bin/python -m pip install --quiet -r requirements.in
-	@{ sed -n '/^#/p;/^[^#]/q' requirements.lock; \
-	   .venv-lock/bin/python -m pip freeze --exclude pip | grep -v -i -E '^(nvidia|cuda|triton|setuptools)'; } > requirements.lock.new
+	@.venv-lock/bin/python -m pip install --disable-pip-version-check --quiet uv
+	@cp requirements.lock .venv-lock/all.lock
+	@.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-annotate --no-header \
+	  $(ARGS) --output-file .venv-lock/all.lock requirements.in
+	@{ sed -n '/^#/p;/^[^#]/q' requirements.lock; grep -v -E "^(nvidia|cuda|triton)|== 'win32'$$" .venv-lock/all.lock; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock && rm -rf .venv-lock
 
 schema: $(STAMP) ## renew config.schema.json and docs/configuration.md from the typed settings

@@ -5,7 +5,7 @@ import hashlib
 import time
 
 import pytest
-from helpers import ROOT, SMOKE, kill
+from helpers import SMOKE, kill
 
 MODEL = "results/faults/models/mnist/{run}/seed=0/model.safetensors"
 RECORD = "results/faults/records/mnist/{run}/seed=0/fgsm.csv"
@@ -132,20 +132,3 @@ def test_cuda_where_there_is_none_is_one_line(long):
     done = workspace.run(MODEL.format(run="sgd"), config=(*config, overlay), check=False)
     assert done.returncode != 0 and "Traceback" not in done.output
     assert "error: config: device: cuda is asked for, but torch finds no CUDA GPU" in done.output
-
-
-def test_the_makefile_names_a_wrong_python(tmp_path):
-    import shutil
-    import subprocess
-
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copy(ROOT / "requirements.lock", tmp_path)
-    python = tmp_path / "old python"
-    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2"; exit 1\n')
-    python.chmod(0o755)
-    done = subprocess.run(
-        ["make", "demo", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert "Python 3.11 is needed, found: Python 3.9.2" in line
