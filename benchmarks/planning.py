@@ -4,7 +4,6 @@ The study is a grid: so many runs, five seeds, ten metrics beside the accuracy o
 are of the processor: planning takes one, and a machine with other work to do tells the same.
 """
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -33,13 +32,13 @@ FILES = {"train": 6, "measure": 8, "account": 3}
 def tables(quick: bool) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as folder:
         sizes = (10,) if quick else (10, 100, 1000)
-        plans = {size: dry_run(Path(folder), grid(size)) for size in sizes}
+        plans = {size: dry_run(Path(folder), size) for size in sizes}
         asked = {
             "one figure": ("grid_curvature",),
             "trainings of a tenth of the runs: --batch models=1/10": ("models", "--batch", "models=1/10"),
         }
-        parts = {name: dry_run(Path(folder), grid(sizes[-1]), *arguments) for name, arguments in asked.items()}
-        jobs = {size: read(Path(folder), grid(size)) for size in sizes}
+        parts = {name: dry_run(Path(folder), sizes[-1], *arguments) for name, arguments in asked.items()}
+        jobs = {size: read(Path(folder), size) for size in sizes}
     large = sizes[-1]
     yield Table(
         "Planning a grid of runs, 5 seeds, 10 metrics and accuracy: snakemake -n",
@@ -81,26 +80,30 @@ def grid(runs: int) -> dict:
 
 
 class Plan:
-    """A dry run: its seconds, megabytes and jobs, and the files that the jobs would make."""
+    """A dry run: its seconds, megabytes and jobs, and the files that the jobs make."""
 
-    def __init__(self, told: str, seconds: float, memory: float) -> None:
+    def __init__(self, seconds: float, memory: float, models: int, metrics: int) -> None:
         self.seconds, self.memory = seconds, memory
-        counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", told, re.MULTILINE)}
-        self.jobs = counts["total"]
-        self.files = sum(counts.get(rule, 0) * files for rule, files in FILES.items())
+        counts = {"train": models, "measure": models * metrics, "account": models // SEEDS if metrics else 0}
+        self.jobs = sum(counts.values())
+        self.files = sum(count * FILES[rule] for rule, count in counts.items())
 
 
-def dry_run(folder: Path, overlay: dict, *arguments: str) -> Plan:
-    return Plan(*_snakemake(folder, overlay, *arguments, "--dry-run", "--quiet", "rules"))
+def dry_run(folder: Path, runs: int, *arguments: str) -> Plan:
+    """Plan the grid, or what arguments ask for of it, up to where Snakemake would play it through for printing."""
+    used = _snakemake(folder, grid(runs), *arguments, "--dry-run", "--quiet", "rules", "progress")
+    models = runs * SEEDS // (10 if "--batch" in arguments else 1)
+    metrics = 0 if "models" in arguments else 1 if arguments else len(FIGURES + TABLES + PAGES) + 1
+    return Plan(*used, models, metrics)
 
 
-def read(folder: Path, overlay: dict) -> float:
+def read(folder: Path, runs: int) -> float:
     """Seconds that a job's Snakemake takes to read the Snakefile."""
-    return _snakemake(folder, overlay, "--mode", "subprocess", "--list-rules")[1]
+    return _snakemake(folder, grid(runs), "--mode", "subprocess", "--list-rules")[0]
 
 
-def _snakemake(folder: Path, overlay: dict, *arguments: str) -> tuple[str, float, float]:
-    """What Snakemake prints in a folder without results, its seconds and its memory in MB."""
+def _snakemake(folder: Path, overlay: dict, *arguments: str) -> tuple[float, float]:
+    """Seconds and MB that Snakemake takes in a folder without results."""
     path = folder / "grid.yaml"
     path.write_text(yaml.safe_dump(overlay), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
@@ -112,4 +115,4 @@ def _snakemake(folder: Path, overlay: dict, *arguments: str) -> tuple[str, float
     if not told.endswith(" 0"):
         raise UserError(f"snakemake {' '.join(arguments)} failed: {(told or done.stderr).strip()[-500:]}")
     seconds, memory = map(float, used.split())
-    return told, seconds, memory
+    return seconds, memory
