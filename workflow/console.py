@@ -198,7 +198,7 @@ class Console(logging.Handler):
             try:
                 text = self._at_work()
                 with self.lock:
-                    line = f"{self._count()}  {text}{self._left()}" if text and not self._over.is_set() else ""
+                    line = f"{self._count()}{self._left()}; {text}" if text and not self._over.is_set() else ""
                     if self._live:
                         self._show(line)
                     elif line:

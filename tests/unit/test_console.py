@@ -116,7 +116,7 @@ def test_where_nothing_is_said_for_long_it_tells_what_is_at_work(tmp_path):
     made.close()
     line = next(line for line in stream.getvalue().splitlines() if "at work" in line)
     words = "epoch 3 of 20, 91.2 %, epsilon 0.83"  # 300 s of this one and twice 300 s of its like, two at once
-    assert line == f"0 of 4  at work: Training sgd on mnist, seed 2 ({words}); about 8 min left"
+    assert line == f"0 of 4; about 8 min left; at work: Training sgd on mnist, seed 2 ({words})"
 
 
 def test_a_terminal_has_one_line_that_is_kept_up_to_date(tmp_path, monkeypatch):
@@ -129,7 +129,7 @@ def test_a_terminal_has_one_line_that_is_kept_up_to_date(tmp_path, monkeypatch):
         time.sleep(0.05)
     made.handle(record(None, "a warning", logging.WARNING))
     made.close()
-    _, below, rest = stream.getvalue().partition("\r\x1b[2K0 of 4  at work: Training sgd")
+    _, below, rest = stream.getvalue().partition("\r\x1b[2K0 of 4; at work: Training sgd")
     assert below and "\n" not in rest.partition("\r\x1b[2K")[0]
     assert "\r\x1b[2Ka warning\n" in rest and rest.endswith("\r\x1b[2K")  # cleared before a line and at the end
     assert all(len(part) <= 39 for part in rest.split("\r\x1b[2K") if "at work" in part)
