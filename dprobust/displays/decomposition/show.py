@@ -17,8 +17,8 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
     two add up to the whole gap.
 
     Returns:
-        The numbers: eps, quantity, kind (alone, share, run), seeds, points (percentage points of accuracy) with low and high,
-        part (of the whole gap, 1 for all of it) with part_low and part_high (by the delta method). And the table.
+        The numbers: eps, quantity, kind (alone, share, run), seeds, points (percentage points of accuracy) with low and
+        high, part (of the whole gap, 1 for all of it) with part_low and part_high (by the delta method). And the table.
     """
     four = roles(given.runs)
     # All of them are coupled: that one is tells nothing.
