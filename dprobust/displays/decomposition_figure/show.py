@@ -42,7 +42,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
             label.set_parse_math(False)
         panels[len(panels) // 2].set_xlabel("percentage points of accuracy")
         key = [(KINDS[kind][0], Patch(color=KINDS[kind][1])) for kind in data["kind"].unique()]
-        key += [(f"{covers(data['seeds'].max())} intervals", Line2D([], [], color="black", linewidth=1))]
+        key += [(f"interval, {covers(data['seeds'].max())}", Line2D([], [], color="black", linewidth=1))]
         legend(figure, key)
         head(figure, settings.title, given.note)
     return figure, data

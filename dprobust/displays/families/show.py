@@ -6,6 +6,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 
 from dprobust.displays.families.display import Display
 from dprobust.metrics.fgsm.show import right_under
@@ -53,8 +54,10 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel("privacy epsilon")
-        axes.set_ylabel(f"accuracy at eps = {settings.eps:g}")
-        legend(figure, [(LOSS_NAMES[settings.loss], None), *key])
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylabel(f"accuracy under FGSM, eps = {settings.eps:g}")
+        attack = [("", None), ("attack follows the\n" * (settings.loss != "worst") + LOSS_NAMES[settings.loss], None)]
+        legend(figure, [("trained with", None), *key, *attack])
         head(figure, settings.title, given.footnote)
     columns = ["run", "family", "epsilon", "mean", "low", "high", "seeds"]
     return figure, data[columns].reset_index(drop=True)
