@@ -279,8 +279,11 @@ def expand(
 
 def _as_confident(run: Run, labels: Mapping[str, str]) -> Run:
     """The run, with the other that its confidence is of as that is labelled beside it."""
-    other = run.confidence_of
-    return run.model_copy(update={"own": run.own | {CONFIDENCE_OF: labels.get(other, other)}}) if other else run
+    if not run.confidence_of:
+        return run
+    other = labels.get(run.confidence_of, run.confidence_of)
+    told = f"({other})" if ", " in other else other
+    return run.model_copy(update={"own": run.own | {CONFIDENCE_OF: told}})
 
 
 def _renamed(base: str, temperature: float, confidence_of: str) -> str:

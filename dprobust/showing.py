@@ -39,8 +39,8 @@ class Given:
 
     A display asks by class attributes of its `Display`: `kind`; `metrics`, names of metrics; `privacy`, `training`,
     `pretraining`, whether it wants those records; `images`, whether it wants the arrays (.npz) of its metrics as well;
-    `explains`, whether the report shows it among what tells why; `flags`, whether it marks runs that a metric casts
-    doubt on (a metric with flags.py), where the study measures it.
+    `flags`, whether it marks runs that a metric casts doubt on (one with a flags.py), where the study measures it;
+    `explains`, whether the report shows it among what tells why.
     """
 
     runs: tuple[Run, ...] = ()

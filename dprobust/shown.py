@@ -43,11 +43,14 @@ def needs(study: Study, display: Display) -> dict[str, str]:
 
 def doubts(study: Study, display: Display) -> dict[str, list[tuple[str, Run, int]]]:
     """Metrics that cast doubt on runs of a display that marks such runs -> what of them some display shows anyway, as
-    (dataset, run, seed). Nothing is measured for the marks alone."""
+    (dataset, run, seed). Nothing is measured for the marks alone, and nothing trained."""
     found: dict[str, list[tuple[str, Run, int]]] = {}
     if not display.asks("flags"):
         return found
+    own = {run.base for _, run in display.runs}
     for metric, dataset, run in dict.fromkeys(of for other in study.displays.values() for of in other.measured):
-        if (dataset, run) in display.runs and getattr(study.registry.metric(metric), "FLAGS", False):
+        if (dataset, run) not in display.runs or not getattr(study.registry.metric(metric), "FLAGS", False):
+            continue
+        if all(other.weights or other.base in own for other in study.others(dataset, run.name, metric)):
             found.setdefault(metric, []).extend((dataset, run, seed) for seed in study.seeds_of(run))
     return found

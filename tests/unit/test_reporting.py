@@ -15,6 +15,7 @@ from snakemake.utils import update_config
 from dprobust import reporting
 from dprobust.errors import UserError
 from dprobust.plan import Plan
+from dprobust.showing import intervals
 from dprobust.study import Study
 
 TEMPLATE = ROOT / "workflow/report/report.html.jinja"
@@ -178,6 +179,7 @@ TOLD = {
     "title": "Is it so?",
     "settings": {"title": "A title", "losses": ["ce", "worst"], "loss": "worst", "eps": 0.1, "paper": "t.csv"},
     "seeds": 5,
+    "intervals": intervals(5),
     "images": dict.fromkeys(MEASURED, 1234),
     "measured": MEASURED,
     "trained": "epochs: 51 (SGD), 52 (DP-SGD)",
@@ -203,6 +205,7 @@ def test_captions_of_tables_and_pages_have_no_holes(path: Path, plain):
         pgd = MEASURED["pgd"] | {"random_start": True, "restarts": 3}
         settings = {"title": "", "losses": ["margin"], "loss": "ce", "eps": 0.1, "paper": None}
         told = TOLD | {"title": "", "settings": settings, "seeds": 1, "measured": MEASURED | {"pgd": pgd}}
+        told["intervals"] = intervals(1)
     text = reporting.caption_html(path, told)
     assert text.startswith("<p><strong>") and "problematic" not in text and "system-message" not in text
     words = re.sub(r"<[^>]+>", "", text)
@@ -215,10 +218,10 @@ def test_captions_say_what_the_marks_mean():
         " ".join(reporting.caption_html(ROOT / f"workflow/captions/{name}.rst", TOLD).split())
         for name in ("table1", "table2")
     )
-    assert "over 5 seeds" in one
+    assert "5 seed(s), in square brackets 95 % intervals over seeds and images together" in one
     for said in (
         "In round brackets what the paper prints",
-        "in square brackets what is computed",
+        "after = what is computed",
         "A star marks a misprint",
     ):
         assert said in two

@@ -200,7 +200,7 @@ def test_a_temperature_for_anothers_confidence_is_made_of_ones_own_model():
     )
     assert (private.name, private.scaled) == (PRIVATE, False)
     assert (matched.base, matched.confidence_of, matched.temperature) == ("sgd", PRIVATE, 1.0) and matched.scaled
-    assert matched.label() == "SGD, as confident as DP-SGD σ = 1.3, C = 1"  # the other's label beside it
+    assert matched.label() == "SGD, as confident as (DP-SGD σ = 1.3, C = 1)"  # the other's label beside it
     alone, given = runs(
         {"algorithm": "sgd", "temperature": {"confidence_of": "other"}},
         {"weights": "w.pt", "name": "w", "temperature": {"confidence_of": "other"}},

@@ -126,7 +126,7 @@ def test_the_papers_means_stand_beside_ours(rows):
     assert number(data, DP, "paper", "change_of_mean") == pytest.approx(-0.149, abs=5e-4)
     texts = [text.get_text() for text in lower.texts]
     assert texts[:6] == ["SGD", "DP-SGD", "change", "0.154", "0.131", "−14.9%"]
-    assert "3.000" in texts and "−50.0%" in texts
+    assert "3.000" in texts and "−50.0%" in texts and "[−50%, −50%]" in texts  # each half of the other's
     labels = [text.get_text() for text in lower.get_yticklabels()]
     assert labels[0] == "stated by the paper" and labels[-1] == "DeepFool, 2 images"
     assert figure.get_suptitle() == "T" and figure.get_supxlabel() == "demo"

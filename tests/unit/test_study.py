@@ -11,6 +11,7 @@ from dprobust.study import ConfigError, Study
 from dprobust.telling import facts
 
 HOT = "dpsgd_sigma=1.0_clip=1.0_temperature=2.0"
+ELSEWHERE = {"transfer_from": ["dpsgd_sigma=2.0_clip=1.0"]}
 FROM = {"transfer_from": ["sgd", "dpsgd_sigma=1.3_clip=1.0"]}
 PAPER = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 
@@ -169,15 +170,18 @@ def test_models_of_other_runs_are_inputs_whose_keys_count():
     assert (inputs["model"], inputs["confident"]) == (model.format("sgd"), model.format(private))
     assert "confident" not in plan.measure_inputs("mnist", "sgd", 3, "fgsm")
     assert hot not in plan.study.trained("mnist") and plan.study.run("mnist", hot).base == "sgd"
-    transferred = {run: plan.measure_inputs("mnist", run, 3, "attack_check").get("other_0") for run in ("sgd", private)}
-    assert transferred[private] == model.format("sgd") and "/mnist/dpsgd_" in transferred["sgd"]
+    assert plan.measure_inputs("mnist", private, 3, "attack_check")["other_0"] == model.format("sgd")
+    assert "other_0" not in plan.measure_inputs("mnist", "sgd", 3, "attack_check")
     assert plan.measure("mnist", private, "attack_check")["others"][0]["run"] == "sgd"
     # A run's own key, and one that has nothing to do with the other, stay as they are.
     changed, _ = planned(lambda config: config["datasets"]["mnist"]["training"]["dpsgd"].update(lr=0.3))
-    for run, metric, same in ((hot, "fgsm", False), ("sgd", "attack_check", False), ("sgd", "fgsm", True)):
+    for run, metric, same in ((hot, "fgsm", False), ("sgd", "attack_check", True), ("sgd", "fgsm", True)):
         assert (plan.measure("mnist", run, metric) == changed.measure("mnist", run, metric)) == same
     listed, _ = planned(lambda config: config["datasets"]["mnist"]["metrics"].update(attack_check=FROM))
     assert [key for key in listed.measure_inputs("mnist", "sgd", 3, "attack_check") if "other" in key] == ["other_0"]
+    other, _ = planned(lambda config: config["datasets"]["mnist"]["training"]["sgd"].update(lr=0.3))
+    one, two = (made.measure("mnist", private, "attack_check") for made in (plan, other))
+    assert one["made_from"] == two["made_from"] and one != two  # the run is as before, the other's model is not
     none, _ = planned(lambda config: config["datasets"]["mnist"]["metrics"].update(attack_check={"transfer_from": []}))
     assert "others" not in none.measure("mnist", "sgd", "attack_check")
 
@@ -190,6 +194,9 @@ def test_figures_mark_runs_by_what_the_study_measures_anyway():
     # Of other images, of a display of no accuracy under attack, or where nothing checks it: no marks.
     for name in ("fig5a", "fig6_fgsm"):
         assert not any("flags" in key for key in plan.show_inputs(plan.study.displays[name]))
+    # Nor is anything trained for them: where images are transferred from a run that is not shown, there are none.
+    listed = study(lambda config: config["datasets"]["mnist"]["metrics"].update(attack_check=ELSEWHERE))
+    assert "flags" not in Plan(listed, ROOT / "workflow" / "scripts").show("fig2")
     alone = Plan(study(lambda config: config.update(only=["fig2"])), ROOT / "workflow" / "scripts")
     assert not any("flags" in key for key in alone.show_inputs(alone.study.displays["fig2"]))
     assert "flags" not in alone.show("fig2")

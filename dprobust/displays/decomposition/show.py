@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dprobust.displays.decomposition.display import Display, roles
-from dprobust.rendering import headings
+from dprobust.rendering import covers, headings, interval
 from dprobust.showing import Given
 from dprobust.statistics import mean_interval
 
@@ -17,11 +17,14 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
     two add up to the whole gap.
 
     Returns:
-        The numbers: eps, quantity, kind (alone, share, run), points (percentage points of accuracy) with low and high,
-        part (of the whole gap, 1 for all of it) with part_low and part_high (by the delta method). And the table.
+        The numbers: eps, quantity, kind (alone, share, run), seeds, points (percentage points of accuracy) with low and
+        high, part (of the whole gap, 1 for all of it) with part_low and part_high (by the delta method). And the table.
     """
     four = roles(given.runs)
-    names = headings(given.runs)
+    # All of them are coupled: that one is tells nothing.
+    own = [run.own.items() for run in given.runs]
+    bare = [{key: value for key, value in items if key != "coupled"} for items in own]
+    names = headings([run.model_copy(update={"own": of}) for run, of in zip(given.runs, bare, strict=True)])
     rows = []
     for eps in settings.eps:
         right = {run.name: _right(given, run.name, eps) for run in given.runs}
@@ -39,7 +42,8 @@ def show(given: Given, settings: Display) -> tuple[pd.DataFrame, pd.DataFrame]:
         terms |= {(names[run.name], "run"): right[run.name] - plain for run in others}
         for (quantity, kind), values in terms.items():
             points = dict(zip(("points", "low", "high"), mean_interval(100 * values), strict=True))
-            rows.append({"eps": eps, "quantity": quantity, "kind": kind} | points | _part(values, gap))
+            row = {"eps": eps, "quantity": quantity, "kind": kind, "seeds": len(values)}
+            rows.append(row | points | _part(values, gap))
     data = pd.DataFrame(rows)
     return data, _to_read(data)
 
@@ -64,17 +68,13 @@ def _part(values: np.ndarray, gap: np.ndarray) -> dict[str, float]:
 
 
 def _to_read(data: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for item in data.itertuples():
-        points = f"{item.points:+.2f} ({item.low:+.2f} to {item.high:+.2f})"
-        part = "" if pd.isna(item.part) else f"{100 * item.part:.0f} ({100 * item.part_low:.0f} to "
-        part += "" if pd.isna(item.part) else f"{100 * item.part_high:.0f})"
-        rows.append(
-            {
-                "eps": f"{item.eps:g}",
-                "what": item.quantity,
-                "points of accuracy (95 %)": points.replace("-", "−"),
-                "% of the gap (95 %)": part.replace("-", "−"),
-            }
-        )
-    return pd.DataFrame(rows)
+    covered = covers(data["seeds"].max())
+    return pd.DataFrame(
+        {
+            "eps": f"{item.eps:g}",
+            "what": item.quantity,
+            f"points of accuracy [{covered}]": interval(item.points, item.low, item.high, form="+"),
+            f"% of the gap [{covered}]": interval(100 * item.part, 100 * item.part_low, 100 * item.part_high, 0),
+        }
+        for item in data.itertuples()
+    )

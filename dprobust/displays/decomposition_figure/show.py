@@ -4,10 +4,12 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from dprobust.displays.decomposition.show import show as numbers
 from dprobust.displays.decomposition_figure.display import Display
+from dprobust.rendering import covers
 from dprobust.showing import Given
 from dprobust.style import DPSGD_COLOUR, GREY, SGD_COLOUR, STYLE, head, legend, wrapped
 
@@ -40,6 +42,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
             label.set_parse_math(False)
         panels[len(panels) // 2].set_xlabel("percentage points of accuracy")
         key = [(KINDS[kind][0], Patch(color=KINDS[kind][1])) for kind in data["kind"].unique()]
+        key += [(f"interval, {covers(data['seeds'].max())}", Line2D([], [], color="black", linewidth=1))]
         legend(figure, key)
         head(figure, settings.title, given.note)
     return figure, data

@@ -6,13 +6,14 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 
 from dprobust.displays.families.display import Display
 from dprobust.metrics.fgsm.show import right_under
 from dprobust.runs import Run
 from dprobust.showing import Given
 from dprobust.statistics import summary
-from dprobust.style import LOSS_NAMES, SGD_COLOUR, STYLE, SWEEP, head, legend, shades
+from dprobust.style import LOSS_NAMES, SGD_COLOUR, STYLE, SWEEP, head, legend, shades, short
 
 NAMES = {"clip": "C", "lr": "lr"}
 
@@ -30,7 +31,7 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
     right = given.outcomes("fgsm", right_under)
     found = {run.name: right[run.name, settings.loss][:, at] for run in given.runs}
     data = pd.DataFrame({"run": name} | summary(values, within=(0, 1)) for name, values in found.items())
-    runs = {run.name: run for run in given.runs}
+    runs, names = {run.name: run for run in given.runs}, short(given.runs)
     epsilons = given.epsilons
     data["family"] = [_family(runs[name], settings.by) for name in data["run"]]
     data["epsilon"] = [epsilons.get(name, math.inf) if runs[name].private else math.inf for name in data["run"]]
@@ -47,14 +48,16 @@ def show(given: Given, settings: Display) -> tuple[Figure, pd.DataFrame]:
         for row in data[data["epsilon"].map(math.isinf)].itertuples():
             axes.axhline(row.mean, color=SGD_COLOUR, linestyle="--", linewidth=1.2)
             axes.axhspan(row.low, row.high, color=SGD_COLOUR, alpha=0.12, linewidth=0)
-            key.append((given.label(runs[row.run]), Line2D([], [], color=SGD_COLOUR, linestyle="--")))
+            key.append((names[runs[row.run]] + given.mark(row.run), Line2D([], [], color=SGD_COLOUR, linestyle="--")))
         if not private.empty:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_xlabel("privacy epsilon")
-        axes.set_ylabel(f"accuracy at eps = {settings.eps:g}")
-        legend(figure, [(LOSS_NAMES[settings.loss], None), *key])
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylabel(f"accuracy under FGSM, eps = {settings.eps:g}")
+        attack = [("", None), ("attack follows the\n" * (settings.loss != "worst") + LOSS_NAMES[settings.loss], None)]
+        legend(figure, [("trained with", None), *key, *attack])
         head(figure, settings.title, given.footnote)
     columns = ["run", "family", "epsilon", "mean", "low", "high", "seeds"]
     return figure, data[columns].reset_index(drop=True)

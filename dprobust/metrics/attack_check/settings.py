@@ -30,12 +30,10 @@ class Metric(MetricSettings):
     """Images with a planted adversarial point, at most."""
     transfer_from: Annotated[list[str], Unique] | Literal["auto"] = "auto"
     """Names, as in paths, of the runs whose adversarial images are tried on every other run's model of the same seed
-    (the check `transfer`); none: no such check. auto takes sgd where the study has it, and for sgd, or without it, the
-    first of the other runs by name."""
+    (the check `transfer`); none: no such check. auto takes sgd where the study has it."""
 
 
 def others(settings: Metric, run: str, known: Sequence[str]) -> list[str]:
     """The runs whose models this one needs, of those in the study."""
-    if settings.transfer_from != "auto":
-        return [name for name in settings.transfer_from if name != run]
-    return [name for name in sorted(known, key=lambda name: (name != "sgd", name)) if name != run][:1]
+    names = [name for name in ("sgd",) if name in known] if settings.transfer_from == "auto" else settings.transfer_from
+    return [name for name in names if name != run]

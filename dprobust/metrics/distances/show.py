@@ -157,7 +157,8 @@ def _statistics(distances: Outcomes, runs: Sequence[Run]) -> Iterator[dict[str, 
             if np.isnan(values).all(axis=1).any():
                 continue
             about = {"run": run, "variant": variant}
-            yield about | {"statistic": name} | summary(values, reduce=name)
+            least = -np.inf if variant == "signed" else 0.0
+            yield about | {"statistic": name} | summary(values, reduce=name, within=(least, np.inf))
             # Of and to a signed mean of 0 or less a change says nothing.
             if run != runs[0].name and first is not None:
                 found = estimate(Sample((first, values), _positive_ratio, name, log=True))
@@ -243,3 +244,7 @@ def _columns(
         texts += [f"{_value(data, runs[1], variant, 'change_of_mean'):+.1%}"] if len(runs) == 2 else []
         for x, text, (_, colour) in zip(COLUMNS, texts, heads, strict=False):
             axes.text(x, y, "" if "nan" in text else text.replace("-", "−"), color=colour, va="center", **beside)
+        if len(runs) == 2:
+            ends = [_value(data, runs[1], variant, "change_of_mean", end) for end in ("low", "high")]
+            text = "" if np.isnan(ends).any() else "[{:+.0%}, {:+.0%}]".format(*ends).replace("-", "−")
+            axes.text(COLUMNS[2], y + 0.42, text, color=GREY, va="center", **beside | {"fontsize": 6.5})
