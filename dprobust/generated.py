@@ -72,6 +72,6 @@ def filled(text: str, given: Mapping[str, str], where: str) -> str:
         name = found["name"]
         if name not in given:
             raise UserError(f"{where}: <!-- {name}:begin -->: there is no such part, only {', '.join(sorted(given))}")
-        return f"<!-- {name}:begin -->\n{given[name]}<!-- {name}:end -->"
+        return f"<!-- {name}:begin -->\n\n{given[name]}\n<!-- {name}:end -->"
 
     return MARKED.sub(part, text)

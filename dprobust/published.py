@@ -139,8 +139,7 @@ class Published:
                 f"{self.manifest['commit']}, or run the study anew: snakemake figures"
             )
         self.check()
-        there = [path for job in todo for path in job.outputs if (root / path).exists()]
-        if other := [path for path in there if not self._is(path, root / path)]:
+        if other := self.other(todo, root):
             raise UserError(
                 f"results/{self.study} holds {len(other)} files of other work ({_some(other)}); nothing was brought "
                 "from what is published. Move that folder away, or go on with it: snakemake figures"
@@ -154,6 +153,11 @@ class Published:
                 seals.seal(root / path for path in job.outputs if (root / path).exists())
             brought += paths
         return brought
+
+    def other(self, todo: Iterable[Job], root: Path = Path()) -> list[str]:
+        """Results of these jobs that are there and are not what is published."""
+        there = [path for job in todo for path in job.outputs if (root / path).exists()]
+        return [path for path in there if not self._is(path, root / path)]
 
     def _is(self, path: str, file: Path) -> bool:
         entry = self.files.get(self._name(path))
@@ -202,8 +206,9 @@ class Published:
             if sha256(Path(page)) == self.digest(page):
                 same.append(page)
             else:
-                told = records.commit() != self.manifest["commit"]
-                other[page] = "names another commit" if told else "" if versions and not other else "shows others"
+                told = "" if records.commit() == self.manifest["commit"] else "names another commit"
+                told = told or ("shows some of these" if other else "" if versions else "drawn by other versions")
+                other[page] = told
         return same, other
 
 

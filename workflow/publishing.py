@@ -170,7 +170,12 @@ def _told(jobs: dict[str, int]) -> str:
 
 
 def _compared(plan: Plan) -> int:
-    same, other = Published(plan.study.name).compare(plan)
+    published = Published(plan.study.name)
+    read = set(inventory.read(plan))
+    if any(path in read for path in published.other(inventory.made(plan))):
+        print(f"results/{plan.study.name} is another run than {published.folder}: not compared")
+        return 0
+    same, other = published.compare(plan)
     print(f"{len(same)} of {len(same) + len(other)} files are byte for byte those of {FOLDER / plan.study.name}")
     for path, reason in other.items():
         print(f"  another: {path} ({reason or 'by the same code, settings and versions: look into it'})")

@@ -126,7 +126,7 @@ def test_what_is_compressed_reads_back(finished, tmp_path, monkeypatch):
         plan = plan_of(finished / "tiny.yaml")
         folder = publish(plan, {}, MACHINE, folder=tmp_path)
     published = Published("tiny", tmp_path)
-    text, arrays = MODEL.format(0).replace("model.safetensors", "train.json"), FGSM.replace(".csv", ".npz")
+    text, arrays = MODEL.format(0).replace("model.safetensors", "train.json"), FGSM.replace("fgsm.csv", "clean.npz")
     for path in (text, arrays):
         assert published.content(path) == (finished / path).read_bytes()
         assert not (folder / path.removeprefix("results/tiny/")).exists()
@@ -140,7 +140,7 @@ def test_what_is_compressed_reads_back(finished, tmp_path, monkeypatch):
         np.savez(Path(arrays), **same)
         assert published.restore(inventory.made(plan)) == []
         np.savez(Path(arrays), **same | {"label": same["label"] + 1})
-        with pytest.raises(UserError, match="holds 1 files of other work .*fgsm.npz"):
+        with pytest.raises(UserError, match="holds 1 files of other work .*clean.npz"):
             published.restore(inventory.made(plan))
 
 
@@ -452,7 +452,7 @@ def test_generated_parts(clone):
     assert parts["claims"].count("\n| C") == len(table)
     text = "a\n<!-- hours:begin -->\nold\n<!-- hours:end -->\nb\n"
     filled = generated.filled(text, parts, "README.md")
-    assert filled == f"a\n<!-- hours:begin -->\n{parts['hours']}<!-- hours:end -->\nb\n"
+    assert filled == f"a\n<!-- hours:begin -->\n\n{parts['hours']}\n<!-- hours:end -->\nb\n"
     assert generated.filled(filled, parts, "README.md") == filled
     with pytest.raises(UserError, match="README.md: <!-- nothing:begin -->: there is no such part, only claims"):
         generated.filled("<!-- nothing:begin -->\n<!-- nothing:end -->", parts, "README.md")
