@@ -5,7 +5,7 @@
 # Each sets up .venv from requirements.lock first, if it is missing or out of date.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-cifar my-models paper figures status cost test test-slow bench lint format lock schema docs clean missing
+.PHONY: help setup demo demo-cifar my-models paper figures status cost check test test-slow test-faults bench lint format lock schema docs clean missing
 SHELL := /bin/sh
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
@@ -63,11 +63,17 @@ status: $(STAMP) ## what is trained, measured, missing; of another study: make s
 cost: $(STAMP) ## hours and memory by stage, of what has run; STUDY as for status
 	@$(PY) -m workflow.status cost $(STUDY)
 
+check: $(STAMP) ## read every file of the study and say what is missing or damaged; STUDY as for status
+	@$(PY) -m workflow.status check $(STUDY)
+
 test: $(STAMP) ## all tests, with a smoke run of the whole workflow
 	@$(PY) -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take minutes: the law of the noise in billions of draws
 	@$(PY) -m pytest -m slow $(ARGS)
+
+test-faults: $(STAMP) ## kill, fill the disk, damage files: same bytes; under 20 minutes, parts of it as root
+	@$(PY) -m pytest tests/faults $(ARGS)
 
 bench: .venv/.bench ## speed against peers, 20 minutes on an idle machine; parts: make bench ARGS="steps attacks"
 	@$(SNAKEMAKE) --quiet all -- data/mnist/train.npz data/mnist/test.npz data/mnist_c/pessimal.npz

@@ -7,6 +7,7 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/lost.smk"
 
 
 wildcard_constraints:
@@ -34,9 +35,7 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        f"results/{study.name}/report.html",
-        every_model(),
-        every_record(),
+        integrity.results(plan),
     localrule: True
 
 
@@ -47,3 +46,4 @@ rule models:
 
 
 check_targets()
+make_lost_files()

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from snakemake.cli import parse_args
 from snakemake.exceptions import WorkflowError
 
-from dprobust import asked
+from dprobust import asked, integrity
 from dprobust import plan as paths
 from dprobust.errors import UserError
 from dprobust.plan import Plan
@@ -53,12 +53,16 @@ def one_run_at_a_time():
         raise WorkflowError(f"{lock}: another run is at work in this folder; wait for it or stop it") from None
 
 
-def check_targets():
-    """Refuse targets that nothing makes, with what comes near. Snakemake has read the command line by now, but tells
-    workflows of its targets only after their Snakefile: they are read from there again."""
+def from_command_line():
+    """Whether this Snakefile is run by the command `snakemake`: not in a job of its, nor as a module of another."""
     called = Path(sys.argv[0])
     snakemake = called.name == "snakemake" or called.parts[-2:] == ("snakemake", "__main__.py")
-    if not (snakemake and workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent):
+    return snakemake and workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent
+
+
+def check_targets():
+    """Refuse targets that nothing makes. Snakemake tells workflows of its targets only after their Snakefile."""
+    if not from_command_line():
         return
     with redirect_stderr(StringIO()):
         targets = parse_args(sys.argv[1:])[1].targets
@@ -68,6 +72,7 @@ def check_targets():
 
 onstart:
     one_run_at_a_time()
+    clear_up()
 
 
 def of(function, *names):
@@ -82,11 +87,6 @@ def every_model():
         for dataset in study.datasets
         for path in plan.files(paths.MODEL, dataset=dataset, run=list(study.trained(dataset)), seed=study.seeds)
     ]
-
-
-def every_record():
-    """What the displays are made from. Were it no target, it would be missed only when a display is drawn again."""
-    return [list(plan.show_inputs(display).values()) for display in study.displays.values()]
 
 
 def every(section):

@@ -4,7 +4,7 @@ for display in study.displays.values():
         name:
             display.target
         input:
-            **plan.show_inputs(display),
+            **fixed(plan.show_inputs(display)),
         output:
             **{
                 suffix: (
@@ -49,8 +49,8 @@ for section in paths.SECTIONS:
 rule report:
     input:
         shown=[path for display in study.displays.values() for path in plan.shown(display).values()],
-        template=f"{WORKFLOW}/report/report.html.jinja",
-        captions=[str(plan.caption(display)) for display in study.displays.values()],
+        template=fixed(f"{WORKFLOW}/report/report.html.jinja"),
+        captions=fixed([str(plan.caption(display)) for display in study.displays.values()]),
     output:
         page=f"results/{study.name}/report.html",
     log:
