@@ -8,6 +8,7 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/start.smk"
+include: "workflow/rules/lost.smk"
 
 
 wildcard_constraints:
@@ -35,9 +36,7 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        f"results/{study.name}/report.html",
-        every_model(),
-        every_record(),
+        integrity.results(plan),
     localrule: True
 
 
@@ -50,3 +49,4 @@ rule models:
 if called_here and (asked_for := called.command_line()):
     told(called.check_targets, workflow, asked_for.targets or [])
     wait_for_earlier_jobs(asked_for)
+    make_lost_files(asked_for)

@@ -5,12 +5,15 @@ of them: ``cd FOLDER && sha256sum -c .*.sha256`` checks without this package. Fi
 them, are taken as they are.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 
 from dprobust.errors import UserError
 from dprobust.files import replaced, sha256
+
+logger = logging.getLogger(__name__)
 
 DAMAGED = ".damaged"
 """Suffix of a file that is put aside."""
@@ -55,6 +58,7 @@ def check(paths: Iterable[Path]) -> None:
     Raises:
         UserError: at least one is not; all are named.
     """
+    paths = list(paths)
     if damaged := broken(paths):
         for path in damaged:
             path.replace(path.with_name(path.name + DAMAGED))
@@ -64,3 +68,5 @@ def check(paths: Iterable[Path]) -> None:
             f"{f'{damaged[0]}{DAMAGED}' if one else f'*{DAMAGED}'}; run again, and {'it is' if one else 'they are'} "
             "made anew"
         )
+    # Written before there is anything to write: a disk that is full by then has a place for what is told of it.
+    logger.info("%d inputs, none of them damaged", len(paths))

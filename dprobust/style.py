@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
@@ -135,8 +136,11 @@ def save(figure: Figure, *paths: Path) -> None:
     undated = {".pdf": {"CreationDate": None}, ".png": {"Software": None}, ".svg": {"Date": None}}
     _settle(figure)
     for path in paths:
-        with replaced(path) as temporary, mpl.rc_context(STYLE | {"svg.hashsalt": "dprobust"}):
-            figure.savefig(temporary, format=path.suffix[1:], metadata=undated[path.suffix])
+        drawn = BytesIO()  # on a full disk Matplotlib's writers fail in ways of their own
+        with mpl.rc_context(STYLE | {"svg.hashsalt": "dprobust"}):
+            figure.savefig(drawn, format=path.suffix[1:], metadata=undated[path.suffix])
+        with replaced(path) as temporary:
+            temporary.write_bytes(drawn.getvalue())
 
 
 def _settle(figure: Figure) -> None:

@@ -1,6 +1,6 @@
-"""What of a study is trained, measured and missing, and what its jobs have cost: make status, make cost.
+"""What of a study is trained, measured, missing and damaged, and what its jobs have cost: make status, cost, check.
 
-Called in the repository's root as `python -m workflow.status [progress|cost] [OVERLAY ...]`.
+Called in the repository's root as `python -m workflow.status [progress|cost|check] [OVERLAY ...]`.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from dprobust import integrity, seals
 from dprobust.errors import UserError
 from dprobust.hours import hours, jobs
 from dprobust.plan import Plan
@@ -20,11 +21,14 @@ from workflow.snakemakes import ROOT, config, startup
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow.status", description=__doc__.partition(":")[0])
-    parser.add_argument("what", choices=["progress", "cost"])
+    parser.add_argument("what", choices=["progress", "cost", "check"])
     parser.add_argument("overlays", nargs="*", type=Path, help="as for --configfile of snakemake")
     asked = parser.parse_args()
     try:
         study = Study(config(asked.overlays))
+        if asked.what == "check":
+            check(Plan(study, ROOT / "workflow" / "scripts"))
+            return
         if asked.what == "progress":
             table = progress(Plan(study, ROOT / "workflow" / "scripts"))
             done = f"{table['trained'].sum():.0f} of {table['seeds'][table['trained'].notna()].sum()} trainings"
@@ -41,6 +45,17 @@ def main() -> None:
     except (UserError, OSError, yaml.YAMLError) as error:
         sys.exit(f"error: {error}")
     print(f"study {study.name}\n{table.to_string(index=False) if len(table) else 'no job has finished'}\n{foot}")
+
+
+def check(plan: Plan) -> None:
+    """Tell what is missing, has no seal or is damaged; put the damaged aside, so that a run makes them again."""
+    found = integrity.examine(integrity.results(plan) + integrity.data(plan))
+    for state, meaning in (("missing", "not made yet, or lost"), ("unsealed", "nothing tells whether they are whole")):
+        for path in getattr(found, state):
+            print(f"{state}: {path}")
+        print(f"{len(getattr(found, state))} {state}: {meaning}" if getattr(found, state) else f"0 {state}")
+    print(f"{len(found.whole)} whole, {len(found.broken)} damaged")
+    seals.check(found.broken)
 
 
 if __name__ == "__main__":

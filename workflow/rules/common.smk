@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from dprobust import asked
+from dprobust import asked, integrity
 from dprobust import plan as paths
 from dprobust.errors import UserError
 from dprobust.plan import Plan
@@ -67,11 +67,6 @@ def every_model():
         for dataset in study.datasets
         for path in plan.files(paths.MODEL, dataset=dataset, run=list(study.trained(dataset)), seed=study.seeds)
     ]
-
-
-def every_record():
-    """What the displays are made from. Were it no target, it would be missed only when a display is drawn again."""
-    return [list(plan.show_inputs(display).values()) for display in study.displays.values()]
 
 
 def every(section):

@@ -1,6 +1,6 @@
 rule measure:
     input:
-        unpack(of(plan.measure_inputs, "dataset", "run", "seed", "metric")),
+        unpack(lambda wildcards: fixed(of(plan.measure_inputs, "dataset", "run", "seed", "metric")(wildcards))),
     output:
         record=paths.RECORD,
         arrays=paths.ARRAYS,

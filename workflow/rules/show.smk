@@ -11,13 +11,17 @@ def literally(text):
     return text and text.replace("{", "{\N{ZERO WIDTH NON-JOINER}")
 
 
+def shown_inputs(display):
+    return fixed(plan.show_inputs(display))
+
+
 for display in study.displays.values():
 
     rule:
         name:
             display.target
         input:
-            unpack(when_asked(plan.show_inputs, display)),
+            unpack(when_asked(shown_inputs, display)),
         output:
             **{
                 suffix: (
@@ -64,8 +68,8 @@ for section in paths.SECTIONS:
 rule report:
     input:
         shown=[path for display in study.displays.values() for path in plan.shown(display).values()],
-        template=local(f"{WORKFLOW}/report/report.html.jinja"),
-        captions=local([str(plan.caption(display)) for display in study.displays.values()]),
+        template=local(fixed(f"{WORKFLOW}/report/report.html.jinja")),
+        captions=local(fixed([str(plan.caption(display)) for display in study.displays.values()])),
     output:
         page=f"results/{study.name}/report.html",
     log:

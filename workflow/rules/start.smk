@@ -1,7 +1,16 @@
 # What is seen to before work begins: one run at a time, targets that there are, and nothing of an earlier run at work.
+import time
+
 from snakemake.persistence import PersistenceBase
 
-from dprobust import running
+from dprobust import leftovers, running
+
+NO_RUNS = (
+    *("dryrun", "touch", "unlock", "lint", "list_rules", "list_target_rules", "dag", "rulegraph", "filegraph", "d3dag"),
+    *("summary", "detailed_summary", "list_changes", "reporter", "report", "cleanup_metadata", "delete_all_output"),
+    *("delete_temp_output", "archive", "containerize", "generate_unit_tests"),
+)
+"""Options with which nothing is run."""
 
 run_lock = None
 
@@ -13,12 +22,15 @@ def one_run_at_a_time():
     run_lock = run_lock or told(running.only_run, Path(".snakemake") / "run.lock")
 
 
+def runs(asked_for):
+    """Whether anything is to be run."""
+    return not any(getattr(asked_for, name, None) for name in NO_RUNS)
+
+
 def wait_for_earlier_jobs(asked_for):
     """See that no job of a head that was killed is at work still, before it is planned what is to be done: what such a
     job makes need not be made again, and must not be made twice at once."""
-    idle = ("dryrun", "touch", "unlock", "lint", "list_rules", "list_target_rules", "dag", "rulegraph", "filegraph")
-    idle += ("d3dag", "summary", "detailed_summary", "list_changes", "reporter", "cleanup_metadata", "archive")
-    if any(getattr(asked_for, name, None) for name in idle):
+    if not runs(asked_for):
         return
     folder = Path(workflow.workdir_init)
     if told(running.queued, folder, 3 if asked_for.executor == "slurm" else 0):
@@ -46,5 +58,15 @@ if not workflow.is_main_process:
     note_in_jobs_what_they_made()
 
 
+def clear_up():
+    """End what a run of this machine that was killed has left behind: jobs at work still, files half written. A
+    cluster's jobs are others'."""
+    if not workflow.local_exec:
+        return
+    leftovers.stop_jobs(Path(), ".snakemake/scripts/", logger.warning)
+    leftovers.remove_halves(Path("results") / study.name, Path("data"), time.time())
+
+
 onstart:
     one_run_at_a_time()
+    clear_up()

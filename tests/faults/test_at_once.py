@@ -1,0 +1,68 @@
+"""Several runs at a time, and jobs that outlive their run."""
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+from clones import SGD, copied, kill, members, wait_until
+
+MODEL = SGD / "model.safetensors"
+
+
+@pytest.fixture
+def long(done):
+    """A training that is at work for as long as a test takes."""
+    for path in done.path(SGD).iterdir():
+        path.unlink()
+    return done.overlay("long.yaml", datasets={"digits": {"training": {"sgd": {"epochs": 20_000}}}})
+
+
+def test_two_runs_in_a_folder(done, whole, long):
+    first = done.start(MODEL, config=[long])
+    try:
+        assert wait_until(done.path(SGD, "checkpoint.safetensors").exists, first)
+        second = done.run(check=False)
+        assert second.returncode != 0 and "Traceback" not in second.output
+        (line,) = [line for line in second.output.splitlines() if "another run is at work" in line]
+        assert str(done.path(".snakemake/run.lock")) in line
+    finally:
+        kill(first)
+    done.run()
+    assert done.contents() == whole.made
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_run_that_dies_without_its_jobs(done, whole, long, number):
+    """Its training, of other settings, would write its model over that of the next run."""
+    first = done.start(MODEL, config=[long])
+    try:
+        assert wait_until(done.path(SGD, "checkpoint.safetensors").exists, first)
+        os.kill(first.pid, number)
+        first.wait()
+        assert members(first.pid), "the training is to be at work"
+        second = done.run()
+        assert "Stopped jobs of an earlier run" in second.output and not members(first.pid)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+    assert done.contents() == whole.made
+
+
+def test_two_clones_that_share_data(fresh, whole, tmp_path):
+    """data/ of the second is a link to that of the first; both get, make and use it at the same time."""
+    other = copied(fresh, tmp_path / "other")
+    for path in sorted(other.path("data").iterdir()):
+        path.unlink()
+    other.path("data").rmdir()
+    other.path("data").symlink_to(fresh.path("data"))
+    targets = [MODEL, "data/brightness/even.npz"]
+    runs = [clone.start(*targets) for clone in (fresh, other)]
+    try:
+        assert [run.wait(timeout=300) for run in runs] == [0, 0]
+    finally:
+        for run in runs:
+            kill(run)
+    for clone in (fresh, other):
+        made = clone.contents()
+        assert len(made) > 8 and made.items() <= whole.made.items()
