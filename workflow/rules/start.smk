@@ -40,8 +40,13 @@ def wait_for_earlier_jobs(asked_for):
 
 def note_in_jobs_what_they_made():
     """Have a job itself note what it made its files from. Snakemake leaves that to the head: of a job that outlives its
-    head nothing would be noted, and its files would pass for whatever is asked for later."""
-    finished = PersistenceBase.finished
+    head nothing would be noted, and its files would pass for whatever is asked for later. Nor does the job strike out
+    the number that the cluster gave it, by which a new head takes it up."""
+    started, finished = PersistenceBase.started, PersistenceBase.finished
+
+    def begun(persistence, job, external_jobid=None):
+        if not persistence.external_jobids(job):
+            started(persistence, job, external_jobid)
 
     async def noted(persistence, job):
         settings = persistence.dag.workflow.remote_execution_settings
@@ -51,7 +56,7 @@ def note_in_jobs_what_they_made():
         finally:
             settings.immediate_submit = False
 
-    PersistenceBase.finished = noted
+    PersistenceBase.started, PersistenceBase.finished = begun, noted
 
 
 if not workflow.is_main_process:
