@@ -5,11 +5,14 @@ from dataclasses import asdict
 
 import pytest
 import torch
+import yaml
+from snakemake.utils import update_config
 
-from benchmarks import __main__, attacks, curvature, gpu, harness, render, steps
+from benchmarks import __main__, attacks, curvature, gpu, harness, planning, render, steps
 from benchmarks.harness import Row, Spread, Table, Target, WrongContestant
 from dprobust.attacks import Budget
 from dprobust.models import networks as models
+from dprobust.study import Study
 
 
 def test_every_round_measures_every_contestant_each_time_first_another():
@@ -112,3 +115,12 @@ def test_models_side_by_side_are_timed_where_there_is_a_gpu(capsys):
     table = gpu.steps(torch.device("cpu"), (1, 2), inner=1, rounds=1, size=600)
     assert [row.name for row in table.rows] == [gpu.ALONE, "1 side by side", "2 side by side"]
     assert all(row.value.median > 0 for row in table.rows) and table.targets[0].value.median > 0
+
+
+def test_the_grid_that_is_planned_is_a_study_of_so_many_runs():
+    config = yaml.safe_load((planning.ROOT / "config.yaml").read_text())
+    update_config(config, planning.grid(20))
+    study = Study(config)
+    assert len(study.trained("mnist")) == 20 and len(study.seeds) == planning.SEEDS
+    metrics = {metric for display in study.displays.values() for metric, _, _ in display.measured}
+    assert len(metrics) == len(planning.FIGURES + planning.TABLES + planning.PAGES) + 1 == 11
