@@ -37,9 +37,9 @@ def clear_up():
 
 
 def make_lost_files():
-    """Make files that are lost (`dprobust.integrity.lost`) by a run of their own, before a whole run is planned.
+    """Make files that are lost (`dprobust.integrity.lost`) by runs of their own, before a whole run is planned.
 
-    That would do again all that was ever made of them, if only to end with the same bytes: Snakemake sees that a file is
+    That one would do again all that was ever made of them, if only to end with the same bytes: Snakemake sees that a file is
     what it was only where the file is there when it plans.
     """
     if not from_command_line() or os.environ.get(MAKING_LOST):
@@ -48,8 +48,9 @@ def make_lost_files():
         given = parse_args(sys.argv[1:])[1]
     if any(getattr(given, name, None) for name in NO_RUNS):
         return
-    lost = told(integrity.lost, plan)
-    if 0 < len(lost) <= MOST:
+    for lost in told(integrity.lost, plan):
+        if len(lost) > MOST:
+            continue
         more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
         logger.warning(f"Lost since they were made, and made again first: {', '.join(lost[:5])}{more}")
         command = [*shlex.split(sys.executable), "-m", "snakemake", *sys.argv[1:], "--", *lost]
