@@ -56,12 +56,25 @@ def data(plan: Plan) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def lost(plan: Plan) -> list[str]:
-    """Files of a study that were made here and are not there: removed, or put aside because of damage. Data are among
-    them if something is to be made."""
-    missing = [Path(path) for path in results(plan) if not Path(path).exists()]
-    missing += [Path(path) for path in data(plan) if missing and not Path(path).exists()]
-    return [str(path) for path in missing if path.name in sealed(path.parent)]
+def lost(plan: Plan) -> list[list[str]]:
+    """Files that were made here and are not there: removed, or put aside because of damage.
+
+    Those that much is made from, data only if something is to be made; not records, and what is made from them.
+
+    Returns:
+        Layers, each made from those before it; none is empty.
+    """
+    missing = [path for path in results(plan) if not Path(path).exists()]
+    missing += [path for path in data(plan) if missing and not Path(path).exists()]
+    study = f"results/{plan.study.name}"
+    folders = [[f"data/{slug}/" for slug in plan.study.sources], ["data/"]]
+    folders += [[f"{study}/{stage}/"] for stage in ("pretrained", "features", "models")]
+    layers: list[list[str]] = [[] for _ in folders]
+    for path in missing:
+        layer = next((i for i, places in enumerate(folders) if path.startswith(tuple(places))), None)
+        if layer is not None and Path(path).name in sealed(Path(path).parent):
+            layers[layer].append(path)
+    return list(filter(None, layers))
 
 
 @dataclass(frozen=True)

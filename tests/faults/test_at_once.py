@@ -5,7 +5,7 @@ import signal
 from contextlib import suppress
 
 import pytest
-from clones import SGD, copied, kill, members, wait_until
+from clones import HOOKS, SGD, copied, kill, members, wait_until
 
 MODEL = SGD / "model.safetensors"
 
@@ -18,7 +18,11 @@ def long(done):
     return done.overlay("long.yaml", datasets={"digits": {"training": {"sgd": {"epochs": 20_000}}}})
 
 
-def test_two_runs_in_a_folder(done, whole, long):
+@pytest.mark.parametrize("flock", [True, False], ids=["flock", "no flock"])
+def test_two_runs_in_a_folder(done, whole, long, flock):
+    """The second is refused; the first, killed, does not keep the next one out."""
+    if not flock:
+        done.environment = {"PYTHONPATH": str(HOOKS), "FAULTS_NO_FLOCK": "1"}
     first = done.start(MODEL, config=[long])
     try:
         assert wait_until(done.path(SGD, "checkpoint.safetensors").exists, first)

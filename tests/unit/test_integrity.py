@@ -58,7 +58,7 @@ def test_states(tmp_path):
 
 
 def test_lost_files(plan, tmp_path, monkeypatch):
-    """Those with a seal; data only where something is to be made."""
+    """Those with a seal, in layers; data only where something is to be made."""
     monkeypatch.chdir(tmp_path)
     made = [Path(path) for path in (*results(plan), *data(plan))]
     for path in made:
@@ -69,8 +69,10 @@ def test_lost_files(plan, tmp_path, monkeypatch):
     seal([known])
     known.unlink()
     assert lost(plan) == []
-    missing = [path for path in made if path.name == "fgsm.npz"][:2]
-    seal(missing[:1])
-    for path in missing:
+    models = [path for path in made if path.name == "model.safetensors"][:2]
+    others = [path for path in made if path.name in ("fgsm.npz", "report.html", "features.safetensors")]
+    seal([models[0], *others])
+    for path in (*models, *others):
         path.unlink()
-    assert lost(plan) == [str(missing[0]), str(known)]
+    features = "results/cifar-demo/pretrained/cifar10/features.safetensors"
+    assert lost(plan) == [[str(known)], [features], [str(models[0])]]

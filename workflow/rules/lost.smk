@@ -23,15 +23,16 @@ def fixed(inputs):
 
 
 def make_lost_files(asked_for):
-    """Make files that are lost (`dprobust.integrity.lost`) by a run of their own, before a whole run is planned.
+    """Make files that are lost (`dprobust.integrity.lost`) by runs of their own, before a whole run is planned.
 
-    That would do again all that was ever made of them, if only to end with the same bytes: Snakemake sees that a file is
+    That one would do again all that was ever made of them, if only to end with the same bytes: Snakemake sees that a file is
     what it was only where the file is there when it plans.
     """
     if os.environ.get(MAKING_LOST) or asked_for.targets or not runs(asked_for):
         return
-    lost = told(integrity.lost, plan)
-    if 0 < len(lost) <= MOST:
+    for lost in told(integrity.lost, plan):
+        if len(lost) > MOST:
+            continue
         more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
         logger.warning(f"Lost since they were made, and made again first: {', '.join(lost[:5])}{more}")
         command = [*shlex.split(sys.executable), "-m", "snakemake", *sys.argv[1:], "--", *lost]

@@ -23,3 +23,13 @@ if folder := os.environ.get("FAULTS_KILL"):
         return done
 
     pathlib.Path.replace = replace_or_die
+
+if os.environ.get("FAULTS_NO_FLOCK"):
+    # A file system that has none.
+    import errno
+    import fcntl
+
+    def no_flock(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    fcntl.flock = no_flock
