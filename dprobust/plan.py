@@ -417,7 +417,7 @@ class Plan:
                 "title": display.settings.title,
                 "told": self.told(display),
                 "caption": content(str(self.caption(display)), display.key),
-                "explains": bool(display.asks("explains")),
+                "explains": display.asks("explains") or 0,
                 "made_from": key(self.show(display.name)),
             }
             for display in self.study.displays.values()
