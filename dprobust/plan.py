@@ -423,7 +423,7 @@ class Plan:
                 "title": display.settings.title,
                 "told": self.told(display),
                 "caption": content(str(self.caption(display)), display.key),
-                "explains": bool(display.asks("explains")),
+                "explains": display.asks("explains") or 0,
                 "made_from": self._key("show", display.name),
             }
             for display in self.study.displays.values()

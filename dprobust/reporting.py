@@ -37,8 +37,8 @@ class Item(NamedTuple):
     files: Iterable[Path]
     """Its files; those needed here are of a figure PNG and CSV, of a table HTML, of a page HTML and CSV, of
     claims HTML and JSON (what was judged, for the template)."""
-    explains: bool = False
-    """It tells why, whatever its kind: `explains = True` in its `Display`."""
+    explains: int = 0
+    """Its place among what tells why, from 1, whatever its kind: `explains` of its `Display`; 0: it does not."""
 
 
 def page(
@@ -66,6 +66,7 @@ def page(
         anchor = item.name if item.name not in anchors else f"{item.kind}-{item.name}"
         anchors.add(anchor)
         groups[GROUPS[WHY if item.explains else item.kind]].append({"anchor": anchor} | _shown(item))
+    groups[GROUPS[WHY]].sort(key=lambda shown: shown["explains"])
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = {heading: entries for heading, entries in groups.items() if entries}
     return environment.from_string(template.read_text(encoding="utf-8")).render(
@@ -97,7 +98,7 @@ def caption_html(path: Path, told: Mapping[str, Any]) -> Markup:
 def _shown(item: Item) -> dict[str, Any]:
     """What the template shows of a display."""
     files = {path.suffix[1:]: path for path in map(Path, item.files)}
-    shown = {"kind": item.kind, "name": item.name, "title": item.title}
+    shown = {"kind": item.kind, "name": item.name, "title": item.title, "explains": item.explains}
     shown |= {"caption": caption_html(Path(item.caption), item.told), "image": "", "html": "", "numbers": ""}
     if item.kind == "figure":
         shown["image"] = base64.b64encode(files["png"].read_bytes()).decode()

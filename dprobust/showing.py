@@ -40,7 +40,7 @@ class Given:
     A display asks by class attributes of its `Display`: `kind`; `metrics`, names of metrics; `privacy`, `training`,
     `pretraining`, whether it wants those records; `images`, whether it wants the arrays (.npz) of its metrics as well;
     `flags`, whether it marks runs that a metric casts doubt on (one with a flags.py), where the study measures it;
-    `explains`, whether the report shows it among what tells why.
+    `explains`, its place among what tells why in the report, from 1.
     """
 
     runs: tuple[Run, ...] = ()

@@ -102,9 +102,12 @@ def test_what_explains_stands_after_the_verdicts(items, tmp_path):
     (tmp_path / "claims.json").write_text("{}")
     (tmp_path / "claims.html").write_text("<p>judged</p>")
     verdicts = ("claims", "claims", "T", *items[1][3:5], [tmp_path / "claims.html", tmp_path / "claims.json"])
-    table, page = ("table", "why_shares", *items[1][2:], True), items[2]
-    found = Page(made([items[0], page, table, verdicts])).headings[::2]
-    assert found == ["Verdicts", "Why", "Figures", "Pages"]
+    table, page = ("table", "why_shares", *items[1][2:], 1), items[2]
+    later = ("figure", "families", *items[0][2:], 2)
+    found = Page(made([later, items[0], page, table, verdicts])).headings
+    assert [head.partition(" ·")[0] for head in found] == [
+        *("Verdicts", "claims", "Why", "why_shares", "families", "Figures", "fig2", "Pages", "own")
+    ]
     config = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     update_config(config, yaml.safe_load((ROOT / "presets" / "why.yaml").read_text(encoding="utf-8")))
     plan = Plan(Study(config), ROOT / "workflow" / "scripts")
@@ -115,7 +118,7 @@ def test_what_explains_stands_after_the_verdicts(items, tmp_path):
         "families_clip",
         "families_lr",
     }
-    assert told["privacy"] is False
+    assert told["privacy"] == 0 and told["why"] == told["why_shares"] == 1 and told["families_lr"] == 2
 
 
 def test_captions_stand_above_the_numbers(items):

@@ -139,6 +139,8 @@ def test_flagged_runs_are_marked():
     _, table = show(given, display(paper=None))
     assert list(table.columns.get_level_values(0).unique()) == ["", "SGD †", "DP-SGD σ = 1.3, C = 1", "difference"]
     assert given.footnote == "† flagged by a check: SGD: p = 1"
+    latex = rendering.latex(table, given.footnote, "tab:x")
+    assert r"SGD $\dagger$" in latex and latex.isascii()
 
 
 def test_a_paper_value_that_is_no_number_is_named():

@@ -21,7 +21,7 @@ class Display(RunsDisplay):
     kind: ClassVar[str] = "table"
     metrics: ClassVar[tuple[str, ...]] = ("fgsm",)
     images: ClassVar[bool] = True
-    explains: ClassVar[bool] = True
+    explains: ClassVar[int] = 1
 
     eps: EpsGrid = [0.0, 0.1]
     """Sizes of the perturbation; the metric fgsm must measure them."""

@@ -14,7 +14,7 @@ class Display(RunsDisplay):
     metrics: ClassVar[tuple[str, ...]] = ("fgsm",)
     privacy: ClassVar[bool] = True
     images: ClassVar[bool] = True
-    explains: ClassVar[bool] = True
+    explains: ClassVar[int] = 2
     flags: ClassVar[bool] = True
 
     eps: NonNegative = 0.1
