@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 from helpers import ROOT
 
 PAPER = ()
@@ -102,17 +101,6 @@ def test_lint_and_format():
     ):
         done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_conda_environments_have_the_pins_of_the_lock():
-    lock = {
-        line.partition("==")[0].lower(): line
-        for line in (ROOT / "requirements.lock").read_text().lower().splitlines()
-        if "==" in line
-    }
-    for path in (ROOT / "envs").glob("*.yaml"):
-        for requirement in yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]:
-            assert lock[requirement.partition("==")[0]] == requirement, path
 
 
 def test_the_snakefile_is_short_and_imports_no_torch():
