@@ -13,7 +13,7 @@ MODEL = SGD / "model.safetensors"
 @pytest.fixture
 def long(done):
     """A training that is at work for as long as a test takes."""
-    for path in done.path(SGD).iterdir():
+    for path in done.path(SGD).glob("[!.]*"):
         path.unlink()
     return done.overlay("long.yaml", datasets={"digits": {"training": {"sgd": {"epochs": 20_000}}}})
 
@@ -23,6 +23,7 @@ def test_two_runs_in_a_folder(done, whole, long, flock):
     """The second is refused; the first, killed, does not keep the next one out."""
     if not flock:
         done.environment = {"PYTHONPATH": str(HOOKS), "FAULTS_NO_FLOCK": "1"}
+        done.path(".snakemake/run.lock").unlink()  # of a file system that has it
     first = done.start(MODEL, config=[long])
     try:
         assert wait_until(done.path(SGD, "checkpoint.safetensors").exists, first)
@@ -54,12 +55,11 @@ def test_a_run_that_dies_without_its_jobs(done, whole, long, number):
 
 
 def test_two_clones_that_share_data(fresh, whole, tmp_path):
-    """data/ of the second is a link to that of the first; both get, make and use it at the same time."""
+    """The second's folders of data/ are links to those of the first; both get, make and use them at the same time."""
     other = copied(fresh, tmp_path / "other")
-    for path in sorted(other.path("data").iterdir()):
-        path.unlink()
-    other.path("data").rmdir()
-    other.path("data").symlink_to(fresh.path("data"))
+    for name in ("digits-6f5b9816", "brightness"):
+        fresh.path("data", name).mkdir()
+        other.path("data", name).symlink_to(fresh.path("data", name))
     targets = [MODEL, "data/brightness/even.npz"]
     runs = [clone.start(*targets) for clone in (fresh, other)]
     try:
@@ -69,4 +69,4 @@ def test_two_clones_that_share_data(fresh, whole, tmp_path):
             kill(run)
     for clone in (fresh, other):
         made = clone.contents()
-        assert len(made) > 8 and made.items() <= whole.made.items()
+        assert str(MODEL) in made and made.items() <= whole.made.items()

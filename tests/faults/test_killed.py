@@ -74,7 +74,7 @@ def test_kill_9_at_random_moments(fresh, whole, seed):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_told_to_stop_in_a_training(done, whole, name):
     """By Ctrl-C, by a cluster, by a terminal that is closed: all processes end soon, and nothing is lost."""
-    for path in done.path(SGD).iterdir():
+    for path in done.path(SGD).glob("[!.]*"):
         path.unlink()
     long = done.overlay(datasets={"digits": {"training": {"sgd": {"epochs": 20_000}}}})
     checkpoint = done.path(SGD, "checkpoint.safetensors")
@@ -93,7 +93,7 @@ def test_told_to_stop_in_a_training(done, whole, name):
 
 def test_a_head_told_to_stop_lets_its_jobs_end(done, whole):
     """SIGTERM to Snakemake alone: the training at work ends, nothing else is begun."""
-    for path in [*done.path(SGD).iterdir(), *done.path(RECORDS).glob("lifted.*")]:
+    for path in [*done.path(SGD).glob("[!.]*"), *done.path(RECORDS).glob("lifted.*")]:
         path.unlink()
     slow = done.overlay(datasets={"digits": {"training": {"sgd": {"epochs": 60}}}})
     process = done.start(RECORDS / "lifted.csv", config=[slow])
