@@ -38,11 +38,13 @@ def test_every_target_is_there(smoke):
 
 def test_the_console_has_a_line_a_job(smoke):
     """What, run, seed, seconds, and a total; all that Snakemake says itself is in its log."""
-    lines = smoke.output.splitlines()
+    lines = [line for line in smoke.output.splitlines() if "; at work: " not in line]  # on a slow machine
     done = [line for line in lines if re.match(r" *\d+ of \d+  ", line)]
     total = int(done[-1].split(" of ")[1].split()[0])
     assert len(done) == total > 40 and len(lines) <= total + 10
-    seconds = r" *\d+ of \d+  Training sgd on mnist, seed 1: \d+ s, \d+\.\d %(; (about|more than) \d+ (s|min) left)?"
+    seconds = (
+        r" *\d+ of \d+  Training sgd on mnist, seed 1: \d+ (s|min), \d+\.\d %(; (about|more than) \d+ (s|min) left)?"
+    )
     assert sum(bool(re.fullmatch(seconds, line)) for line in done) == 1
     (log,) = (line.rpartition(": ")[2] for line in lines if line.startswith("Snakemake's own words"))
     assert Path(log).read_text(encoding="utf-8").count("Finished jobid") >= total
