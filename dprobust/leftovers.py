@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import psutil  # Snakemake needs it, too
+import psutil
 
 UNUSED = 3600
 """Seconds after which a file half written under data/, which clones may share, is nobody's any more."""
