@@ -12,20 +12,23 @@ DEMO = (ROOT / "presets" / "demo.yaml",)
 
 @pytest.mark.parametrize(("figure", "runs"), [("fig2", 2), ("fig3a", 6), ("fig3b", 7), ("fig3c", 5), ("fig7", 5)])
 def test_a_figure_asks_for_its_ancestors_only(ready, figure, runs):
-    """In the paper's study: its runs with five seeds, their FGSM, their privacy, and itself."""
+    """In the paper's study: its runs with five seeds, their FGSM and attack check, their privacy, and itself."""
     jobs = ready.planned(figure, config=PAPER)
-    assert jobs == {"train": 5 * runs, "measure": 5 * runs, "account": runs - 1, figure: 1}
+    assert jobs == {"train": 5 * runs, "measure": 2 * 5 * runs, "account": runs - 1, figure: 1}
 
 
-@pytest.mark.parametrize("figure", ["fig1", "fig4", "fig5a", "fig5b", "fig5c"])
-def test_a_figure_asks_for_its_metric_only(ready, figure):
-    assert ready.planned(figure, config=PAPER) == {"train": 10, "measure": 10, "account": 1, figure: 1}
+@pytest.mark.parametrize(
+    ("figure", "metrics"),
+    [("fig1", 1), ("fig4", 2), ("fig5a", 1), ("fig5b", 1), ("fig5c", 1)],  # accuracy under attack: and its check
+)
+def test_a_figure_asks_for_its_metric_only(ready, figure, metrics):
+    assert ready.planned(figure, config=PAPER) == {"train": 10, "measure": 10 * metrics, "account": 1, figure: 1}
 
 
 def test_a_figure_by_its_file(ready):
     by_name = ready.planned("fig2", config=DEMO)
     assert ready.planned("results/demo/figures/fig2.pdf", config=DEMO) == by_name
-    assert by_name == {"train": 2, "measure": 2, "account": 1, "fig2": 1}
+    assert by_name == {"train": 2, "measure": 4, "account": 1, "fig2": 1}
 
 
 @pytest.mark.parametrize(
@@ -36,13 +39,13 @@ def test_a_figure_by_its_file(ready):
         (
             "tables",
             {"get": 2, "pretrain": 1, "features": 3, "train": 95, "account": 19, "prepare": 2, "tables": 1}
-            # without attack for every model, PGD for 10, corruptions for 30
-            | {"measure": 95 + 10 + 10 + 30, "accuracy_table": 1, "privacy_table": 1, "table1": 1, "table2": 1}
+            # without attack for every model, PGD, ladder and attack check for 10, corruptions for 30
+            | {"measure": 95 + 3 * 10 + 30, "accuracy_table": 1, "privacy_table": 1, "table1": 1, "table2": 1}
             | {"ladder": 1},
         ),
         ("accuracy_table", {"get": 2, "pretrain": 1, "features": 3, "train": 95, "measure": 95, "accuracy_table": 1}),
         ("privacy_table", {"get": 2, "pretrain": 1, "features": 3, "train": 95, "account": 19, "privacy_table": 1}),
-        ("table1", {"train": 10, "measure": 10, "table1": 1}),
+        ("table1", {"train": 10, "measure": 20, "table1": 1}),
         ("table2", {"train": 30, "prepare": 2, "measure": 30, "table2": 1}),
         (
             "claims",  # FGSM, ladder of 17 runs, corruptions of 6, distances, curvature, no attack of 4, the rest of 2
@@ -71,7 +74,8 @@ def test_everything_by_default(ready):
 def test_a_figure_of_ones_own(ready):
     mine = ready.overlay(figures={"mine": {"shows": "fgsm", "runs": ["sgd", {"sigma": 0.5, "clip": 4}]}})
     jobs = ready.planned("mine", config=(ROOT / "presets" / "smoke.yaml", mine))
-    assert jobs == {"train": 4, "measure": 4, "account": 1, "mine": 1}
+    # FGSM of all; the attack check of the run that the study's own page has, too
+    assert jobs == {"train": 4, "measure": 4 + 2, "account": 1, "mine": 1}
 
 
 @pytest.mark.parametrize(

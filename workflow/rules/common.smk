@@ -95,3 +95,8 @@ def short(wildcards):
     group = "_".join(["short", wildcards.dataset, wildcards.run, wildcards.seed])
     workflow.parent_groupids[group] = "short"  # what it is called in --group-components
     return group
+
+
+def literally(text):
+    """A text in which Snakemake sees no wildcards: behind each brace stands a character that has no width."""
+    return text and text.replace("{", "{\N{ZERO WIDTH NON-JOINER}")

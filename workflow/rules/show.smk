@@ -6,22 +6,13 @@ if workflow.is_main_process and (there := hint(study.name)):
     logger.info(there)
 
 
-def literally(text):
-    """A text in which Snakemake sees no wildcards: behind each brace stands a character that has no width."""
-    return text and text.replace("{", "{\N{ZERO WIDTH NON-JOINER}")
-
-
-def shown_inputs(display):
-    return fixed(plan.show_inputs(display))
-
-
 for display in study.displays.values():
 
     rule:
         name:
             display.target
         input:
-            unpack(when_asked(shown_inputs, display)),
+            unpack(when_asked(lambda display: fixed(plan.show_inputs(display)), display)),
         output:
             **{
                 suffix: (
