@@ -73,22 +73,3 @@ def test_with_another_profile_the_duplicate_is_still_found(tmp_path):
     (profile / "profile.yaml").write_text("cores: 1\n")
     told = refused(tmp_path, "--workflow-profile", str(profile), "--configfile", str(twice))
     assert "twice.yaml, line 2: 'label' stands there twice" in told
-
-
-def test_a_study_whose_words_have_braces(smoke, tmp_path):
-    """Snakemake's report puts wildcards into what it shows of them."""
-    (overlay := tmp_path / "braces.yaml").write_text('figures: {fig2: {title: "of {sigma}"}}\nlabel: "{x"\n')
-    smoke_preset = str(ROOT / "presets" / "smoke.yaml")
-    command = [sys.executable, "-m", "snakemake", "--directory", str(smoke.folder), "--report", str(tmp_path / "r.zip")]
-    done = subprocess.run(
-        [*command, "fig2", "--configfile", smoke_preset, str(overlay)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_batches_of_everything(ready, smoke):
-    """The page is written with the last one."""
-    jobs = ready.planned("--batch", "all=1/2")
-    assert jobs["train"] > 0 and "report" not in jobs
-    for batch in ("all=1/2", "all=2/2"):
-        assert "Nothing to be done" in smoke.run("--dry-run", "--batch", batch).output
