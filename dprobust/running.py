@@ -121,7 +121,7 @@ def wait_for_earlier_jobs(folder: Path, tell: Callable[[str], object], late: flo
     if pending := [job.number for job in jobs if job.state in WAITING]:
         tell(f"Cancelling {len(pending)} jobs of an earlier run that have not begun: {' '.join(pending)}")
         subprocess.run(["scancel", *pending], check=False)
-    told, numbers = 0, ""
+    told, numbers = 0, " ".join(job.number for job in jobs if job.number not in pending)
     try:
         while jobs := queued(folder):
             busy = [job for job in jobs if job.number not in pending]

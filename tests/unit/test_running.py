@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import pytest
@@ -121,7 +122,8 @@ def test_who_would_not_wait_is_told_that_the_jobs_go_on(slurm, monkeypatch):
         if seconds:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("dprobust.running.time.sleep", interrupt)
+    # Not time.sleep itself: a subprocess that is waited for sleeps, too.
+    monkeypatch.setattr("dprobust.running.time", SimpleNamespace(sleep=interrupt))
     with pytest.raises(UserError, match=r"^interrupted; the jobs of the earlier run go on \(1\)$"):
         wait_for_earlier_jobs(Path("/data/study"), print, late=60)
 
