@@ -78,6 +78,7 @@ crate: .venv/.crate ## describe the repository with the published study as an RO
 .venv/.crate: requirements-crate.txt $(STAMP)
 	@$(PY) -m pip install --disable-pip-version-check --quiet -c requirements.lock -r requirements-crate.txt
 	@touch $@
+
 check: $(STAMP) ## read every file of the study and say what is missing or damaged; STUDY as for status
 	@$(PY) -m workflow.status check $(STUDY)
 
@@ -95,7 +96,8 @@ cluster: .venv/.cluster ## add the executors for clusters to .venv: docs/cluster
 .venv/.cluster: requirements-cluster.txt $(STAMP)
 	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps -r requirements-cluster.txt
 	@touch $@
-test-faults: $(STAMP) ## kill, fill the disk, damage files: same bytes; under 20 minutes, parts of it as root
+
+test-faults: $(STAMP) ## kill, fill the disk, damage files: the same bytes in the end; parts of it as root
 	@$(PY) -m pytest tests/faults $(ARGS)
 
 bench: .venv/.bench ## speed against peers, 20 minutes on an idle machine; parts: make bench ARGS="steps attacks"

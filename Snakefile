@@ -8,7 +8,7 @@ configfile: f"{workflow.basedir}/config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/start.smk"
-include: "workflow/rules/lost.smk"
+include: "workflow/rules/resources.smk"
 
 
 wildcard_constraints:
@@ -46,7 +46,6 @@ rule models:
     localrule: True
 
 
-if called_here and (asked_for := called.command_line()):
+if ours and workflow.is_main_process and (asked_for := called.command_line()):
     told(called.check_targets, workflow, asked_for.targets or [])
-    wait_for_earlier_jobs(asked_for)
-    make_lost_files(asked_for)
+    told(starting.prepare, asked_for, plan, Path(workflow.workdir_init))

@@ -26,16 +26,7 @@ class Workspace:
         return [*base, "--directory", str(self.folder), *map(str, arguments), *files]
 
     def run(self, *arguments, config=(SMOKE,), check=True):
-        done = subprocess.run(
-            self.command(*arguments, config=config),
-            capture_output=True,
-            text=True,
-            env=os.environ | self.environment,
-            check=False,
-        )
-        done.output = done.stdout + done.stderr
-        assert not check or done.returncode == 0, done.output[-4000:]
-        return done
+        return called(self.command(*arguments, config=config), self.environment, check)
 
     def planned(self, *targets, **options):
         """The jobs that a dry run of the targets would do: rule -> number."""
@@ -57,6 +48,14 @@ class Workspace:
         path = self.folder / name
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         return path
+
+
+def called(command, environment, check=True, cwd=None):
+    """A call that has ended, `output` being all that it printed; whether it succeeds is asserted if `check` is True."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | environment, check=False)
+    done.output = done.stdout + done.stderr
+    assert not check or done.returncode == 0, done.output[-4000:]
+    return done
 
 
 def kill(process):

@@ -9,20 +9,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
 
 from dprobust import generated, inventory, verifying
 from dprobust.errors import UserError
 from dprobust.plan import Plan
 from dprobust.published import Published
 from dprobust.publishing import FOLDER, Made, processor, publish, report_page
+from dprobust.running import only_run
 from dprobust.study import Study
 from workflow import snakemakes
+from workflow.starting import LOCK
 
 ROOT = snakemakes.ROOT
 DOCS = ("README.md", "docs/reproduction.md")
@@ -111,29 +110,18 @@ def _bring(plan: Plan) -> list[str]:
         known = any(was["name"] == job.name and was["spec"] == job.key for was in published.manifest["jobs"])
         if known and not all(Path(path).exists() for path in data):
             todo.append(job)
-    with _alone():
+    Path(".snakemake").mkdir(exist_ok=True)
+    lock = only_run(LOCK)
+    try:
         brought = published.restore(todo)
         there = set(brought)
         snakemakes.remember(
             (new := [job for job in todo if there.intersection(job.outputs)]),
             {job.name: published.inputs_of(job) for job in new},
         )
-    return brought
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Hold this folder, as a run of the workflow does."""
-    Path(".snakemake").mkdir(exist_ok=True)
-    lock = FileLock(".snakemake/run.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{lock.lock_file}: a run is at work in this folder; wait for it or stop it") from None
-    try:
-        yield
     finally:
         lock.release()
+    return brought
 
 
 def _figures(plan: Plan, asked: argparse.Namespace) -> int:

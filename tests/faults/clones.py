@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from helpers import ROOT
+from helpers import ROOT, called
 
 from dprobust.files import sha256
 
@@ -40,17 +40,7 @@ class Clone:
 
     def run(self, *arguments, config=(), check=True):
         """A run; whether it succeeds is asserted unless `check` is False."""
-        done = subprocess.run(
-            self.command(*arguments, config=config),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env=os.environ | self.environment,
-            check=False,
-        )
-        done.output = done.stdout + done.stderr
-        assert not check or done.returncode == 0, done.output[-4000:]
-        return done
+        return called(self.command(*arguments, config=config), self.environment, check, cwd=self.folder)
 
     def status(self, *arguments):
         command = [sys.executable, "-m", "workflow.status", *arguments, str(STUDY)]

@@ -37,11 +37,15 @@ if workflow.is_main_process:
 study = told(Study, config)
 plan = Plan(study, WORKFLOW / "scripts")
 
-called_here = workflow.is_main_process and Path(workflow.main_snakefile).parent == WORKFLOW.parent
-if called_here:  # and not a module of another workflow, nor a job
-    from workflow import called, console
+ours = Path(workflow.main_snakefile).parent == WORKFLOW.parent  # and not a module of another workflow
+if ours and workflow.is_main_process:
+    from workflow import called, console, starting
 
     console.take(workflow, plan)
+elif ours:  # in a job
+    from workflow.noting import note_in_jobs
+
+    note_in_jobs()
 
 
 def of(function, *names):
@@ -79,24 +83,15 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def gpus(wildcards):
-    """GPUs that a job asks for: one if the study's device is cuda, none if it is cpu. `auto` takes one where it finds
-    one: it has its share of this machine's (--resources gpu=1), and asks for none of a cluster's, which may have none.
+def fixed(inputs):
+    """Inputs (name -> path or paths) with those that no job makes, files of the user and of the workflow, as ancient:
+    a job's params tell of their content, so that newer ones are no reason to run it again.
+
+    None that a job makes may be ancient: of what needs one that is to be made again, Snakemake (9.27) then does not see
+    that it is missing.
     """
-    device = study.settings.device
-    return int(device == "cuda" or device == "auto" and workflow.local_exec)
-
-
-def short(wildcards):
-    """The group of a job that measures a metric: on a cluster the short ones of a model share a job
-    (--group-components short=N), a long one has a job of its own."""
-    if plan.bounds("metric", wildcards.metric)[0] > 30:
-        return None
-    group = "_".join(["short", wildcards.dataset, wildcards.run, wildcards.seed])
-    workflow.parent_groupids[group] = "short"  # what it is called in --group-components
-    return group
-
-
-def literally(text):
-    """A text in which Snakemake sees no wildcards: behind each brace stands a character that has no width."""
-    return text and text.replace("{", "{\N{ZERO WIDTH NON-JOINER}")
+    if isinstance(inputs, dict):
+        return {name: fixed(paths) for name, paths in inputs.items()}
+    if not isinstance(inputs, str):
+        return [fixed(path) for path in inputs]
+    return inputs if Path(inputs).parts[0] in ("results", "data") else ancient(inputs)

@@ -20,7 +20,11 @@ for display in study.displays.values():
                         path,
                         caption=str(plan.caption(display)),
                         category=display.section.capitalize(),
-                        labels={display.kind: display.name, "shows": literally(display.settings.title)},
+                        # Behind a brace stands a character of no width: it is no wildcard.
+                        labels={
+                            display.kind: display.name,
+                            "shows": display.settings.title.replace("{", "{\N{ZERO WIDTH NON-JOINER}"),
+                        },
                     )
                     if suffix in ("png", "html")
                     else path
