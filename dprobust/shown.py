@@ -43,7 +43,7 @@ def needs(study: Study, display: Display) -> dict[str, str]:
 
 def doubts(study: Study, display: Display) -> dict[str, list[tuple[str, Run, int]]]:
     """Metrics that cast doubt on runs of a display that marks such runs -> what of them some display shows anyway, as
-    (dataset, run, seed). Nothing is measured for the marks alone, and nothing trained."""
+    (dataset, run, seed). A whole run measures nothing for the marks alone; nothing is ever trained for them."""
     found: dict[str, list[tuple[str, Run, int]]] = {}
     if not display.asks("flags"):
         return found
